@@ -1,0 +1,1 @@
+"""Fitted models on top of stored results or weights."""

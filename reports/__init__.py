@@ -1,0 +1,1 @@
+"""Paper report: reads the store only."""
