@@ -1,33 +1,33 @@
 """Every error the workbench raises on purpose.
 
-    WorkbenchError
-    ├── UsageError                 a path, name or option that makes no sense        exit 2
-    │   └── MissingExtra           an optional dependency is not installed
-    ├── NothingToScan              a folder without readable checkpoints             exit 5
-    ├── CheckpointError            a file that cannot be read as a checkpoint        exit 3
-    │   ├── UnsupportedFormat      known to be something else
-    │   ├── CorruptFile            truncated, empty, or its header lies
-    │   ├── UnsafePickle           a pickle that asks for more than tensors
-    │   ├── UnsafePath             an index that points outside its folder
-    │   ├── MissingShard           a shard named by an index is absent
-    │   ├── QuantUnknown           packed integers without a known scheme
-    │   └── AdapterError           an adapter whose update cannot be reconstructed
-    ├── StoreError                 the DuckDB file                                   exit 4
-    │   ├── StoreLocked            another process holds it
-    │   ├── StoreCorrupt           it cannot be opened
-    │   └── StoreTooNew            written by a newer version
-    └── AnalysisError              a matrix that cannot be analysed                  exit 3
-        ├── NonFinite              NaN or infinity among its entries
-        ├── ShapeMismatch          base and tuned matrix differ in shape
-        └── NotConverged           an iteration that did not reach its tolerance
+WorkbenchError
+├── UsageError                 a path, name or option that makes no sense        exit 2
+│   └── MissingExtra           an optional dependency is not installed
+├── NothingToScan              a folder without readable checkpoints             exit 5
+├── CheckpointError            a file that cannot be read as a checkpoint        exit 3
+│   ├── UnsupportedFormat      known to be something else
+│   ├── CorruptFile            truncated, empty, or its header lies
+│   ├── UnsafePickle           a pickle that asks for more than tensors
+│   ├── UnsafePath             an index that points outside its folder
+│   ├── MissingShard           a shard named by an index is absent
+│   ├── QuantUnknown           packed integers without a known scheme
+│   └── AdapterError           an adapter whose update cannot be reconstructed
+├── StoreError                 the DuckDB file                                   exit 4
+│   ├── StoreLocked            another process holds it
+│   ├── StoreCorrupt           it cannot be opened
+│   └── StoreTooNew            written by a newer version
+└── AnalysisError              a matrix that cannot be analysed                  exit 3
+    ├── NonFinite              NaN or infinity among its entries
+    ├── ShapeMismatch          base and tuned matrix differ in shape
+    └── NotConverged           an iteration that did not reach its tolerance
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), 127, *range(0x80, 0xA0))}
-_BIDI = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_CONTROL = dict.fromkeys((*range(32), 127, *range(128, 160)), "�")
+_BIDI = dict.fromkeys((*range(8234, 8239), *range(8294, 8298)), "�")
 
 
 def printable(text: str) -> str:

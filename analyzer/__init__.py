@@ -1,0 +1,1 @@
+"""Analyzer: spectral analysis and theory for neural-network checkpoints."""

@@ -1,0 +1,119 @@
+"""Opening the DuckDB file: one writer for the length of a batch, readers without side effects."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from analyzer.errors import StoreCorrupt, StoreError, StoreLocked, StoreTooNew
+from analyzer.store.columns import Row
+from analyzer.store.schema import SCHEMA_VERSION, ddl
+
+# DuckDB 2 writes files that 1.x cannot read unless told otherwise; 1.4 is the oldest we support.
+STORAGE_VERSION = "v1.4.0"
+PATIENCE = 5.0  # seconds a busy store is waited for
+
+
+@contextmanager
+def writer(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A transaction on the store: open, commit one batch, close, so that readers get their turn.
+
+    Raises StoreLocked after five seconds of another process holding the file, StoreCorrupt.
+    """
+    connection = _retry(db, lambda: _attach(db, read_only=False))
+    try:
+        connection.execute("BEGIN")
+        yield connection
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def reader(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A hardened read-only connection: no files, no network, no configuration, no writes."""
+    if not db.exists():
+        raise StoreError(
+            "no such store", path=db, hint="run `analyzer scan PATH` first, or give --db FILE"
+        )
+    connection = _retry(db, lambda: _attach(db, read_only=True))
+    try:
+        connection.execute("SET enable_external_access=false")
+        connection.execute("SET lock_configuration=true")
+        yield connection
+    finally:
+        connection.close()
+
+
+def create(db: Path, tables: Sequence[type[Row]]) -> None:
+    """Create the store and its missing tables. Raises StoreTooNew for a newer schema."""
+    with writer(db) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS meta (key VARCHAR, value VARCHAR)")
+        _check_version(connection, db)
+        for table in tables:
+            for statement in ddl(table):
+                connection.execute(statement)
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    found = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    if found is None:
+        connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)",
+            [
+                ("schema_version", str(SCHEMA_VERSION)),
+                ("created_by", "spectral-workbench"),
+                ("store_uuid", str(uuid.uuid4())),
+            ],
+        )
+    elif int(found[0]) > SCHEMA_VERSION:
+        raise StoreTooNew(
+            f"schema {found[0]} is newer than this version's {SCHEMA_VERSION}",
+            path=db,
+            hint="upgrade spectral-workbench",
+        )
+
+
+def _attach(db: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    quoted = str(db).replace("'", "''")
+    options = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    try:
+        connection.execute(f"ATTACH '{quoted}' AS store ({options})")
+        connection.execute("USE store")
+    except duckdb.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _retry(db: Path, attach: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return attach()
+        except duckdb.IOException as error:
+            text = str(error)
+            if "lock" not in text.lower():
+                raise StoreCorrupt(
+                    f"not a readable DuckDB file: {text.splitlines()[0]}",
+                    path=db,
+                    hint="move it aside and scan again",
+                ) from None
+            if time.monotonic() > deadline:
+                raise StoreLocked(
+                    "another process holds the store", path=db, hint="wait for it, or use --db FILE"
+                ) from None
+            time.sleep(0.1 + 0.2 * random.random())
+        except duckdb.Error as error:
+            raise StoreCorrupt(
+                f"cannot be opened: {str(error).splitlines()[0]}",
+                path=db,
+                hint="move it aside and scan again",
+            ) from None
