@@ -1,0 +1,27 @@
+"""The spectral engine: singular values and vectors with an error bound, usable on any array."""
+
+from analyzer.spectral.backend import CPU, Backend, get_backend
+from analyzer.spectral.base_svd import BaseSVD
+from analyzer.spectral.clusters import clusters
+from analyzer.spectral.gram import batched_svdvals, svdvals
+from analyzer.spectral.low_rank import low_rank_svd
+from analyzer.spectral.results import LowRankSVD, Spectrum, TopK, UpdatedTopK
+from analyzer.spectral.topk import svd_topk
+from analyzer.spectral.update import LowRankUpdate
+
+__all__ = [
+    "CPU",
+    "Backend",
+    "BaseSVD",
+    "LowRankSVD",
+    "LowRankUpdate",
+    "Spectrum",
+    "TopK",
+    "UpdatedTopK",
+    "batched_svdvals",
+    "clusters",
+    "get_backend",
+    "low_rank_svd",
+    "svd_topk",
+    "svdvals",
+]
