@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analyzer.checkpoints.names import describe
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
@@ -19,6 +21,16 @@ class TensorInfo:
     shard: str
     storage_id: str
 
+    @property
+    def role(self) -> str:
+        """``attn_q``, ``mlp_down``, … as its name says; ``other`` if the name is unknown."""
+        return describe(self.name).role
+
+    @property
+    def layer(self) -> int | None:
+        """Number of the block the tensor belongs to."""
+        return describe(self.name).layer
+
 
 @dataclass(frozen=True, slots=True)
 class MatrixInfo:
@@ -26,7 +38,10 @@ class MatrixInfo:
 
     A linear or embedding weight is one matrix; a convolution (out, in, kh, kw) is the matrix
     (out, in·kh·kw); a stack of experts (E, a, b) is E matrices, whose names end in ``[e]``.
-    `transposed` says that the tensor is stored input × output (GPT-2's ``Conv1D``).
+    `transposed` says that the tensor is stored input × output (GPT-2's ``Conv1D``). `shape` is
+    the shape of the stored tensor. `status` is ``ok``; ``quantised_unknown`` for packed integers
+    and for eight-bit floats that come with scales; ``unsupported_dtype``; or ``expanded`` for a
+    tensor with more entries than are stored. `detail` says why in words.
     """
 
     name: str
@@ -42,3 +57,6 @@ class MatrixInfo:
     expert: int | None
     transposed: bool
     storage_id: str
+    shape: tuple[int, ...]
+    status: str = "ok"
+    detail: str | None = None

@@ -1,0 +1,22 @@
+"""Adapters (LoRA and its relatives) read without the libraries that wrote them."""
+
+from analyzer.checkpoints.adapters.opening import open_adapter
+from analyzer.checkpoints.adapters.pairing import match_targets
+from analyzer.checkpoints.adapters.types import (
+    Adapter,
+    AdapterTarget,
+    LowRankDelta,
+    TunedWeight,
+)
+from analyzer.checkpoints.adapters.updating import scaling_at, target_update
+
+__all__ = [
+    "Adapter",
+    "AdapterTarget",
+    "LowRankDelta",
+    "TunedWeight",
+    "match_targets",
+    "open_adapter",
+    "scaling_at",
+    "target_update",
+]

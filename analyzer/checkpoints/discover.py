@@ -1,0 +1,212 @@
+"""A folder of checkpoints: what is there, what could not be read, and which is the base."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from analyzer.checkpoints.base import find_base, given_base
+from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint, placed
+from analyzer.checkpoints.folder import (
+    MODEL_FILES,
+    entry_names,
+    foreign_layout,
+    is_checkpoint_folder,
+    is_weight_file,
+)
+from analyzer.checkpoints.steps import run_and_step, step_of
+from analyzer.errors import CheckpointError, NothingToScan, UsageError
+
+MAX_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file or folder that looks like a checkpoint and could not be read."""
+
+    path: Path
+    reason: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The checkpoints below `root`, the base among them; trajectories by run, steps ascending."""
+
+    root: Path
+    base: Checkpoint | None
+    checkpoints: tuple[Checkpoint, ...]
+    trajectories: dict[str, tuple[Checkpoint, ...]]
+    refusals: tuple[Refusal, ...]
+
+    def pairs(self) -> list[tuple[Checkpoint, Checkpoint]]:
+        """(base, tuned) for every checkpoint but the base; empty without a base."""
+        if self.base is None:
+            return []
+        return [(self.base, tuned) for tuned in self.checkpoints if tuned is not self.base]
+
+
+def discover(
+    path: str | Path,
+    base: str | Path | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Collection:
+    """Every checkpoint below `path` (or at it), read no further than its headers.
+
+    `include` and `exclude` are globs on names relative to `path`; a pattern also covers what lies
+    below it, and the base is kept whatever `include` says. A checkpoint that cannot be read
+    becomes a refusal. Raises UsageError (no such path, several possible bases), NothingToScan.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise UsageError("no such file or folder", path=root, hint="check the spelling")
+    found: list[Checkpoint] = []
+    refusals: list[Refusal] = []
+    for place in _candidates(root):
+        if _matches(_name(root, place), exclude):
+            continue
+        try:
+            found.append(_placed(open_checkpoint(place), root))
+        except CheckpointError as error:
+            refusals.append(Refusal(error.path or place, _reason(error), error.hint))
+    found = _deduplicated(sorted(found, key=_order))
+    runs = {c.run for c in found if c.run is not None}
+    chosen = given_base(Path(base), found) if base is not None else find_base(found, runs)
+    return _collection(root, found, chosen, include, refusals)
+
+
+def _collection(
+    root: Path,
+    found: list[Checkpoint],
+    chosen: Checkpoint | None,
+    include: Sequence[str],
+    refusals: list[Refusal],
+) -> Collection:
+    """The parts put together: the base first, the rest in order of run and step."""
+    rest = [c for c in found if c is not chosen and (not include or _matches(c.name, include))]
+    if chosen is not None:
+        taken = {c.name for c in rest}
+        name = chosen.name if chosen.name not in taken else str(chosen.path)
+        chosen = placed(chosen, name=name, kind="base", run=None, step=chosen.step)
+    kept = ([chosen] if chosen is not None else []) + rest
+    if not kept or (include and not any(_matches(c.name, include) for c in kept)):
+        raise _nothing(root, refusals, include)
+    trajectories: dict[str, list[Checkpoint]] = defaultdict(list)
+    for checkpoint in rest:
+        if checkpoint.run is not None:
+            trajectories[checkpoint.run].append(checkpoint)
+    steps = {run: tuple(members) for run, members in sorted(trajectories.items())}
+    return Collection(root, chosen, tuple(kept), steps, tuple(refusals))
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    """Folders and loose files that should be checkpoints, each real folder once."""
+    if not root.is_dir():
+        yield root
+        return
+    seen: set[tuple[int, int]] = set()
+    pending = [(root, 0, False)]
+    while pending:
+        folder, depth, inside = pending.pop()
+        try:
+            status = folder.stat()
+            names = entry_names(folder)
+        except (OSError, CheckpointError):
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        is_step = step_of(folder.name) is not None
+        own = is_checkpoint_folder(names, step_folder=is_step)
+        if own and (not inside or _stands_alone(folder.name, names, is_step=is_step)):
+            yield folder
+        elif not inside and not own:
+            yield from (folder / name for name in sorted(names) if _is_loose(folder, name))
+        if depth < MAX_DEPTH and foreign_layout(names) is None:
+            below = sorted(name for name in names if (folder / name).is_dir())
+            pending += [(folder / name, depth + 1, own or inside) for name in reversed(below)]
+
+
+def _stands_alone(name: str, names: set[str], *, is_step: bool) -> bool:
+    """Whether a folder below a checkpoint is one too: a training step, a further adapter or a
+    model, but not a module of it (``2_Dense`` of sentence-transformers) or a copy for resuming."""
+    if foreign_layout(names) is not None:
+        return False
+    model = any(n in names for n in MODEL_FILES) and "config.json" in names
+    return is_step or "adapter_config.json" in names or (model and not name[0].isdigit())
+
+
+def _is_loose(folder: Path, name: str) -> bool:
+    return is_weight_file(name) and (folder / name).is_file()
+
+
+def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:
+    """Named relative to the root, with the run and step its place tells."""
+    top = _text(root.resolve().name)
+    name = _name(root, checkpoint.path)
+    run, step = run_and_step(name, top)
+    if checkpoint.step is not None:
+        step = checkpoint.step
+    return placed(checkpoint, name=name, kind=checkpoint.kind, run=run, step=step)
+
+
+def _name(root: Path, path: Path) -> str:
+    relative = path.relative_to(root).as_posix()
+    return _text(root.resolve().name if relative == "." else relative)
+
+
+def _text(name: str) -> str:
+    """A file name as text, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _deduplicated(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
+    """The same checkpoints; a name that occurs before gets the path, which is unique."""
+    seen: set[str] = set()
+    unique = []
+    for checkpoint in checkpoints:
+        if checkpoint.name in seen:
+            name = _text(str(checkpoint.path))
+            checkpoint = placed(
+                checkpoint,
+                name=name,
+                kind=checkpoint.kind,
+                run=checkpoint.run,
+                step=checkpoint.step,
+            )
+        seen.add(checkpoint.name)
+        unique.append(checkpoint)
+    return unique
+
+
+def _order(checkpoint: Checkpoint) -> tuple[str, int, str]:
+    step = checkpoint.step if checkpoint.step is not None else -1
+    return checkpoint.run or checkpoint.name, step, checkpoint.name
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, p) or fnmatchcase(name, f"{p.rstrip('/')}/*") for p in patterns)
+
+
+def _reason(error: CheckpointError) -> str:
+    return f"{error.tensor}: {error.message}" if error.tensor else error.message
+
+
+def _nothing(root: Path, refusals: list[Refusal], include: Sequence[str]) -> NothingToScan:
+    if include:
+        text = f"no checkpoint matches {', '.join(include)}"
+        return NothingToScan(text, path=root, hint="leave --include out to see their names")
+    if not refusals:
+        return NothingToScan(
+            "no checkpoints here", path=root, hint="pass a folder with .safetensors or .bin files"
+        )
+    listed = "; ".join(
+        f"{r.path}: {r.reason}" + (f" ({r.hint})" if r.hint else "") for r in refusals[:8]
+    )
+    more = f"; and {len(refusals) - 8} more" if len(refusals) > 8 else ""
+    return NothingToScan(f"no checkpoint can be read: {listed}{more}", path=root)
