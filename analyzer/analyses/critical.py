@@ -1,0 +1,111 @@
+"""The exact critical multiplier: the smallest s for which W0 + s·ΔW has an intruder.
+
+The count of intruders is not monotone in s (Shuttleworth et al., arXiv 2410.21228, count them at
+s = 1 only), so s rises in steps of √2 (2 for dense updates) from a quarter of the predicted
+threshold, and the first step that has one is narrowed by a bracketing root search on
+min_j maxcos_j(s) - ε.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import brentq
+
+from analyzer.analyses.intruders import Side, TunedVectors, judge, tuned_vectors
+from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate
+from analyzer.spectral.prepare import Matrix
+from analyzer.spectral.results import FloatArray
+
+BELOW, ABOVE = 1 / 4, 8.0  # of θ*/σ₁(ΔW): where the search starts and gives up
+LOWEST = 40  # steps below the start, where nothing is left of the update
+RTOL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Critical:
+    """`multiplier` is None if no step up to `limit` has an intruder."""
+
+    multiplier: float | None
+    limit: float
+
+
+@dataclass(frozen=True)
+class DenseUpdate:
+    """A base and a tuned matrix (m, n), dtypes as stored, whose difference is not low-rank."""
+
+    base: Matrix
+    tuned: Matrix
+
+    @cached_property
+    def delta(self) -> FloatArray:
+        """ΔW in float64."""
+        base = torch.as_tensor(self.base).to(torch.float64)
+        return torch.as_tensor(self.tuned).to(torch.float64).sub(base).numpy()
+
+    def scaled(self, factor: float) -> FloatArray:
+        """W0 + factor·ΔW in float64."""
+        return torch.as_tensor(self.base).to(torch.float64).numpy() + factor * self.delta
+
+
+def critical_multipliers(
+    base: BaseSVD,
+    update: LowRankUpdate | DenseUpdate,
+    sides: Mapping[Side, float],
+    *,
+    k: int,
+    epsilon: float,
+    backend: Backend = CPU,
+) -> dict[Side, Critical]:
+    """The critical multiplier of each side; `sides` gives its scale θ*/σ₁(ΔW).
+
+    Both sides share the spectra that were computed, since a multiplier's top-k serves either.
+    """
+    margins: dict[float, dict[Side, float]] = {}
+
+    def margin(s: float, side: Side) -> float:
+        """min_j maxcos_j - ε over the k leading defined vectors: negative with an intruder."""
+        if s not in margins:
+            top = tuned_vectors(base, update.scaled(s), k, tol=1e-8, backend=backend)
+            both: tuple[Side, Side] = ("left", "right")
+            margins[s] = {one: _margin(base, top, epsilon, one) for one in both}
+        return margins[s][side]
+
+    # A dense spectrum costs ten times as much as one in the base's coordinates.
+    step = 2.0**0.5 if isinstance(update, LowRankUpdate) else 2.0
+    return {side: _first_root(margin, side, scale, step) for side, scale in sides.items()}
+
+
+def _margin(base: BaseSVD, top: TunedVectors, epsilon: float, side: Side) -> float:
+    found = judge(base, top, epsilon, side)
+    if not found.k or found.singular_values[0] == 0.0:
+        return 1.0
+    defined = found.is_intruder | (found.maxcos >= epsilon)
+    return float(np.min(found.maxcos[defined], initial=2.0)) - epsilon
+
+
+def _first_root(
+    margin: Callable[[float, Side], float], side: Side, scale: float, step: float
+) -> Critical:
+    """Steps upwards from a quarter of `scale`, or downwards if there is an intruder already."""
+    # Powers of the step around 1, so that both sides try the same multipliers.
+    first = int(np.floor(np.log(BELOW * scale) / np.log(step)))
+    last = int(np.ceil(np.log(ABOVE * scale) / np.log(step)))
+    limit = step**last
+    at = first
+    while margin(step**at, side) >= 0:
+        at += 1
+        if at > last:
+            return Critical(None, limit)
+    while margin(step ** (at - 1), side) < 0:
+        at -= 1
+        if at < first - LOWEST:
+            return Critical(step**at, limit)
+    s = step**at
+    root: Any = brentq(margin, s / step, s, args=(side,), xtol=RTOL * s)
+    return Critical(float(root), limit)

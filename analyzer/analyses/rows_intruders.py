@@ -1,0 +1,85 @@
+"""Row types of the intruder analysis: one row a tuned matrix and side, one row a leading vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from analyzer.store.columns import column
+
+_SHUTTLEWORTH = "Shuttleworth et al. 2024, arXiv 2410.21228"
+_ROY = "Roy & Vetterli, EUSIPCO 2007"
+_LAW = "Benaych-Georges & Nadakuditi 2012, J. Multivariate Anal. 111; generic update"
+
+
+@dataclass(frozen=True, slots=True)
+class IntruderRow:
+    """How many leading singular vectors of a tuned matrix resemble no vector of its base."""
+
+    TABLE: ClassVar[str] = "intruder"
+
+    matrix_id: int = column("tuned matrix the row belongs to")
+    side: str = column("left (output space) or right (input space) singular vectors")
+    k: int = column("leading vectors that were judged", unit="count", source=_SHUTTLEWORTH)
+    epsilon: float = column("threshold on the largest |cosine|", source=_SHUTTLEWORTH)
+    n_intruders: int = column(
+        "leading vectors whose largest |cosine| with any base vector is below epsilon",
+        unit="count",
+        source=f"{_SHUTTLEWORTH}, definition 3.1",
+    )
+    n_uncertain: int = column(
+        "decisions closer to epsilon than the error bound of the cosine", unit="count"
+    )
+    n_robust: int = column(
+        "intruders also against whole clusters of (near-)equal base singular values", unit="count"
+    )
+    energy_share: float | None = column(
+        "Σ σ² of the intruders over Σ σ² of the k leading values", unit="fraction"
+    )
+    top_intruder_rank: int | None = column("rank of the strongest intruder, 1-based")
+    delta_fro: float = column("‖ΔW‖_F")
+    delta_fro_ratio: float | None = column("‖ΔW‖_F/‖W0‖_F", unit="fraction")
+    delta_spectral_norm: float = column("σ₁(ΔW)")
+    delta_effective_rank: float | None = column("exp(-Σ p ln p), p = σ/Σσ of ΔW", source=_ROY)
+    delta_stable_rank: float | None = column("‖ΔW‖_F²/σ₁(ΔW)²")
+    theta_star: float | None = column(
+        "strength above which a generic component of an update is expected to show as an intruder",
+        source=_LAW,
+    )
+    n_predicted: int | None = column(
+        "singular values of ΔW at or above theta_star", unit="count", source=_LAW
+    )
+    critical_multiplier: float | None = column(
+        "smallest s found for which W0 + s·ΔW has an intruder; NULL if none up to critical_limit",
+        source="exact spectra of W0 + s·ΔW: steps of √2 (low-rank) or 2 (dense), then root search",
+    )
+    critical_limit: float | None = column("largest s that was tried")
+    method: str = column("algorithm that gave the tuned triplets")
+    certified: bool = column("whether a certificate proves that no leading triplet was missed")
+    status: str = column("ok, or zero_delta where tuned and base matrix are equal")
+
+
+@dataclass(frozen=True, slots=True)
+class IntruderVectorRow:
+    """One leading singular vector of a tuned matrix against all vectors of its base."""
+
+    TABLE: ClassVar[str] = "intruder_vector"
+
+    matrix_id: int = column("tuned matrix the row belongs to")
+    side: str = column("left (output space) or right (input space) singular vector")
+    j: int = column("rank of the vector, 1-based")
+    sigma: float = column("its singular value")
+    maxcos: float = column(
+        "largest |cosine| with a base vector", source=f"{_SHUTTLEWORTH}, algorithm 1"
+    )
+    maxcos_err: float = column(
+        "bound on the error of maxcos; 1 where the vector is not determined",
+        source="Davis & Kahan 1970; Wedin 1972",
+    )
+    argmax_base: int = column("rank of that base vector, 1-based")
+    outside: float = column("squared norm outside the span of the base vectors", unit="fraction")
+    cluster_cos: float = column(
+        "norm of the projection on the best cluster of base vectors, whose singular values are "
+        "closer than 1e-6 σ₁"
+    )
+    is_intruder: bool = column("maxcos < epsilon", source=_SHUTTLEWORTH)
