@@ -1,1 +1,76 @@
-"""Analyzer: spectral analysis and theory for neural-network checkpoints."""
+"""Spectral analysis of neural-network checkpoints: the public Python interface.
+
+Names are imported when they are first used, so that `import analyzer` costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analyzer.analyses.intruders import Intruders, intruder_dimensions
+    from analyzer.analyses.tails import TailFit, fit_tail
+    from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
+    from analyzer.checkpoints.discover import Collection, discover
+    from analyzer.errors import WorkbenchError
+    from analyzer.scanning import ScanSummary, scan
+    from analyzer.scanning.options import Options
+    from analyzer.spectral import BaseSVD, LowRankUpdate, low_rank_svd, svd_topk, svdvals
+    from analyzer.store.reading import Store, connect
+
+_HOME = {
+    "BaseSVD": "analyzer.spectral",
+    "Checkpoint": "analyzer.checkpoints.checkpoint",
+    "Collection": "analyzer.checkpoints.discover",
+    "Intruders": "analyzer.analyses.intruders",
+    "LowRankUpdate": "analyzer.spectral",
+    "Options": "analyzer.scanning.options",
+    "ScanSummary": "analyzer.scanning",
+    "Store": "analyzer.store.reading",
+    "TailFit": "analyzer.analyses.tails",
+    "WorkbenchError": "analyzer.errors",
+    "connect": "analyzer.store.reading",
+    "discover": "analyzer.checkpoints.discover",
+    "fit_tail": "analyzer.analyses.tails",
+    "intruder_dimensions": "analyzer.analyses.intruders",
+    "low_rank_svd": "analyzer.spectral",
+    "open_checkpoint": "analyzer.checkpoints.checkpoint",
+    "scan": "analyzer.scanning",
+    "svd_topk": "analyzer.spectral",
+    "svdvals": "analyzer.spectral",
+}
+
+__all__ = [
+    "BaseSVD",
+    "Checkpoint",
+    "Collection",
+    "Intruders",
+    "LowRankUpdate",
+    "Options",
+    "ScanSummary",
+    "Store",
+    "TailFit",
+    "WorkbenchError",
+    "connect",
+    "discover",
+    "fit_tail",
+    "intruder_dimensions",
+    "low_rank_svd",
+    "open_checkpoint",
+    "scan",
+    "svd_topk",
+    "svdvals",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'analyzer' has no attribute '{name}'")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""Imports run one way: theory ← errors ← checkpoints, spectral, store ← analyses ← scan ← cli."""
+"""Imports run one way: theory ← errors ← checkpoints, spectral, store ← … ← scanning ← cli."""
 
 import ast
 from pathlib import Path
@@ -15,7 +15,7 @@ LAYER = {
     "analyzer.demo": 2,
     "analyzer.analyses": 3,
     "analyzer.models": 3,
-    "analyzer.scan": 4,
+    "analyzer.scanning": 4,
     "analyzer": 5,
     "analyzer.cli": 6,
     "apps": 7,

@@ -52,7 +52,12 @@ def reader(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def create(db: Path, tables: Sequence[type[Row]]) -> None:
-    """Create the store and its missing tables. Raises StoreTooNew for a newer schema."""
+    """Create the store and its missing tables. Raises StoreTooNew for a newer schema.
+
+    A store that is complete already is not written to.
+    """
+    if db.exists() and _is_complete(db, tables):
+        return
     with writer(db) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS meta (key VARCHAR, value VARCHAR)")
         _check_version(connection, db)
@@ -61,9 +66,19 @@ def create(db: Path, tables: Sequence[type[Row]]) -> None:
                 connection.execute(statement)
 
 
+def _is_complete(db: Path, tables: Sequence[type[Row]]) -> bool:
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
+    with reader(db) as connection:
+        found = {name for (name,) in connection.execute(query).fetchall()}
+        if "meta" in found:
+            _check_version(connection, db)
+    return found >= {"meta", *(table.TABLE for table in tables)}
+
+
 def _check_version(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
-    found = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    if found is None:
+    query = "SELECT value FROM meta WHERE key = 'schema_version'"
+    found = connection.execute(query).fetchall()
+    if not found:
         connection.executemany(
             "INSERT INTO meta VALUES (?, ?)",
             [
@@ -72,9 +87,9 @@ def _check_version(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
                 ("store_uuid", str(uuid.uuid4())),
             ],
         )
-    elif int(found[0]) > SCHEMA_VERSION:
+    elif int(found[0][0]) > SCHEMA_VERSION:
         raise StoreTooNew(
-            f"schema {found[0]} is newer than this version's {SCHEMA_VERSION}",
+            f"schema {found[0][0]} is newer than this version's {SCHEMA_VERSION}",
             path=db,
             hint="upgrade spectral-workbench",
         )

@@ -24,10 +24,13 @@ class Store:
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one query. Raises UsageError with DuckDB's message for a bad query."""
         import duckdb
+        import pyarrow as pa
 
         with reader(self.db) as connection:
             try:
-                return connection.execute(query, list(parameters)).to_arrow_table()
+                relation = connection.sql(query, params=list(parameters) or None)
+                # None where the statement has no result
+                return relation.to_arrow_table() if relation is not None else pa.table({})
             except duckdb.Error as error:
                 line = str(error).strip().splitlines()[0]
                 raise UsageError(line, path=self.db) from None

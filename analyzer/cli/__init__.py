@@ -1,0 +1,82 @@
+"""The command line: `analyzer --help`.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 bug, 2 usage, 3 done but
+some inputs were refused, 4 the store, 5 nothing to scan, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from analyzer.cli.browse import compare, ls, show
+from analyzer.cli.demo import demo
+from analyzer.cli.doctor import doctor
+from analyzer.cli.query import export, sql
+from analyzer.cli.scan import scan
+from analyzer.errors import WorkbenchError
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised so that open transactions are rolled back and files closed."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="spectral-workbench", prog_name="analyzer")
+def cli() -> None:
+    """Spectral analysis of neural-network checkpoints."""
+
+
+for _command in (demo, scan, ls, show, compare, sql, export, doctor):
+    cli.add_command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; every expected error is one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.Abort:
+        _stop(130)
+    except KeyboardInterrupt:
+        _stop(130)
+    except _Terminated:
+        _stop(143)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except WorkbenchError as error:
+        click.echo(f"analyzer: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            raise
+        click.echo(
+            f"analyzer: internal error, {type(error).__name__}: {error} (-v shows where)", err=True
+        )
+        sys.exit(1)
+
+
+def _stop(code: int) -> None:
+    click.echo("analyzer: stopped; what was finished is stored", err=True)
+    if "scan" in sys.argv[1:2]:
+        import shlex
+
+        click.echo(f"resume with: {shlex.join(['analyzer', *sys.argv[1:]])}", err=True)
+    # Worker threads may be deep inside LAPACK; everything worth keeping is committed.
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    del signum, frame
+    raise _Terminated

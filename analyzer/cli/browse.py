@@ -1,0 +1,87 @@
+"""`analyzer ls`, `show` and `compare`: the store as tables a person can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from analyzer.cli.tables import (
+    PAIR_NOTE,
+    UPDATE_NOTE,
+    WEIGHT_NOTE,
+    checkpoint_rows,
+    has_updates,
+    layer_rows,
+    paired_rows,
+    resolve,
+    update_summary,
+    weight_rows,
+)
+
+_db = click.option(
+    "--db", type=click.Path(path_type=Path), help="Store [$ANALYZER_DB, ./analyzer.duckdb]."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_csv = click.option("--csv", "as_csv", is_flag=True, help="CSV on stdout.")
+
+
+@click.command()
+@_db
+@_json
+@_csv
+def ls(db: Path | None, as_json: bool, as_csv: bool) -> None:
+    """List the checkpoints of the store with their headline numbers."""
+    from analyzer.cli.output import emit
+    from analyzer.store.reading import connect
+
+    emit(checkpoint_rows(connect(db)), title="Checkpoints", as_json=as_json, as_csv=as_csv)
+
+
+@click.command()
+@click.argument("name")
+@_db
+@_json
+@_csv
+def show(name: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
+    """Show the checkpoint NAME, one line per layer and role."""
+    from analyzer.cli.output import emit
+    from analyzer.store.reading import connect
+
+    store = connect(db)
+    checkpoint = resolve(store, name)
+    if checkpoint["kind"] == "base" or not has_updates(store, checkpoint):
+        rows, note = weight_rows(store, checkpoint), WEIGHT_NOTE
+    else:
+        rows = layer_rows(store, checkpoint)
+        note = f"{update_summary(store, checkpoint)} {UPDATE_NOTE}"
+    title = f"{checkpoint['name']} ({checkpoint['kind']}, {checkpoint['n_params']:,} parameters)"
+    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note)
+
+
+@click.command()
+@click.argument("base")
+@click.argument("tuned")
+@_db
+@_json
+@_csv
+def compare(base: str, tuned: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
+    """Compare the checkpoints BASE and TUNED, matrix by matrix."""
+    from analyzer.cli.output import emit
+    from analyzer.errors import UsageError
+    from analyzer.store.reading import connect
+
+    store = connect(db)
+    first, second = resolve(store, base), resolve(store, tuned)
+    if second["base_checkpoint_id"] == first["checkpoint_id"]:
+        rows = layer_rows(store, second)
+        note = f"{update_summary(store, second)} {UPDATE_NOTE}"
+    else:
+        rows, note = paired_rows(store, first, second), PAIR_NOTE
+        if not rows:
+            raise UsageError(
+                f"{first['name']} and {second['name']} share no analysed matrix",
+                hint="see `analyzer ls`",
+            )
+    title = f"{first['name']} → {second['name']}"
+    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note)

@@ -1,0 +1,52 @@
+"""`analyzer demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("demo-checkpoints"))
+@click.option(
+    "--steps",
+    type=click.IntRange(2),
+    default=300,
+    show_default=True,
+    help="Training steps of the base; the tuned models take a quarter of them each.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the training runs.")
+def demo(folder: Path, steps: int, seed: int) -> int:
+    """Train a small real collection offline, scan it and print what was found.
+
+    Trains a byte-level transformer on the Python standard library's own sources, then fine-tunes
+    it fully and with LoRA of rank 1, 8 and 64 on other modules. About a minute on two cores.
+    """
+    from analyzer.cli.output import emit
+    from analyzer.cli.scan import run_scan
+    from analyzer.cli.tables import layer_rows, resolve
+    from analyzer.demo import make_demo
+    from analyzer.store.reading import connect
+
+    def report(phase: str, step: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r\x1b[Ktraining {phase}: step {step} of {total}", err=True, nl=False)
+        elif step == total:
+            click.echo(f"trained {phase}: {total} steps", err=True)
+
+    make_demo(folder, steps=steps, seed=seed, progress=report)
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
+    code = run_scan(folder)
+    store = connect(folder / "analyzer.duckdb")
+    tuned = resolve(store, "lora-r1")
+    emit(
+        layer_rows(store, tuned),
+        title=f"Intruder dimensions of {tuned['name']}",
+        as_json=False,
+        as_csv=False,
+    )
+    click.echo(f"more: analyzer show lora-r8 --db {folder / 'analyzer.duckdb'}", err=True)
+    return code

@@ -1,0 +1,204 @@
+"""`analyzer scan`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from analyzer.errors import printable
+
+if TYPE_CHECKING:
+    from analyzer.checkpoints.discover import Collection
+    from analyzer.scanning import Progress, ScanSummary
+
+
+MOST_MESSAGES = 12
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="Checkpoint the others were tuned from."
+)
+@click.option("--db", type=click.Path(path_type=Path), help="Store [PATH/analyzer.duckdb].")
+@click.option("--analyses", help="Comma-separated: tails, intruders [all that apply].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(1), help="Parallel matrices [number of cores].")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only checkpoints that match.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Skip checkpoints that match.")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Leading vectors.")
+@click.option(
+    "--epsilon",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="A vector is an intruder when no base vector has |cosine| ≥ epsilon with it.",
+)
+@click.option("--full", is_flag=True, help="Goodness-of-fit, alternatives and nulls in full.")
+@click.option("--force", is_flag=True, help="Compute again what is stored.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
+def scan(path: Path, as_json: bool, quiet: bool, **options: Any) -> int:
+    """Analyse every checkpoint in the folder PATH and store the results.
+
+    Finds the base, full fine-tunes, adapters and training trajectories, prints what it paired,
+    and writes to one DuckDB file. What is stored already is not computed again.
+    """
+    return run_scan(path, as_json=as_json, quiet=quiet, **options)
+
+
+def run_scan(
+    path: Path,
+    *,
+    base: Path | None = None,
+    db: Path | None = None,
+    analyses: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    k: int = 10,
+    epsilon: float = 0.5,
+    full: bool = False,
+    force: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Scan with progress on stderr and the findings on stdout; the exit code."""
+    del verbose
+    from analyzer.scanning import scan as scan_checkpoints
+    from analyzer.scanning.options import Options
+
+    with _progress(quiet) as report:
+        summary = scan_checkpoints(
+            path,
+            base=base,
+            db=db,
+            analyses=analyses.split(",") if analyses else None,
+            device=device,
+            workers=workers,
+            options=Options(k=k, epsilon=epsilon, full=full),
+            include=include,
+            exclude=exclude,
+            force=force,
+            discovered=None if quiet else _print_collection,
+            progress=report,
+        )
+    _print_summary(summary, as_json, quiet)
+    return 3 if summary.problems else 0
+
+
+def _print_collection(collection: Collection) -> None:
+    """What was found and how it is paired, on stderr, before any work starts."""
+    base = collection.base
+    _line("base", base.name if base else "none: weights and updates are analysed on their own")
+    stepped = {c.name for steps in collection.trajectories.values() for c in steps}
+    for checkpoint in collection.checkpoints:
+        if checkpoint is not base and checkpoint.name not in stepped:
+            _line("adapter" if checkpoint.kind == "adapter" else "tuned", checkpoint.name)
+    for run, steps in collection.trajectories.items():
+        kind = "adapters" if steps[0].kind == "adapter" else "full checkpoints"
+        numbers = ", ".join(str(c.step) for c in steps)
+        _line("trajectory", f"{run}: {kind} at steps {numbers}")
+    for refusal in collection.refusals:
+        hint = f" ({refusal.hint})" if refusal.hint else ""
+        _line("refused", f"{refusal.path}: {refusal.reason}{hint}")
+
+
+def _line(label: str, text: str) -> None:
+    click.echo(f"{label:<12} {printable(text)}", err=True)
+
+
+def _print_summary(summary: ScanSummary, as_json: bool, quiet: bool) -> None:
+    from analyzer.cli.output import emit
+    from analyzer.cli.tables import checkpoint_rows
+    from analyzer.store.reading import connect
+
+    _list("warning", summary.warnings)
+    _list("error", summary.problems)
+    if as_json:
+        fields = ("scan_id", "n_checkpoints", "n_matrices", "n_computed", "n_stored", "not_run")
+        body: dict[str, Any] = {"schema": 1, "db": str(summary.db)}
+        body |= {"problems": list(summary.problems), "warnings": list(summary.warnings)}
+        body |= {name: getattr(summary, name) for name in fields}
+        click.echo(json.dumps(body | {"seconds": round(summary.seconds, 3)}))
+        return
+    if quiet:
+        return
+    for analysis, reason in summary.not_run.items():
+        click.echo(f"{analysis} not run: {reason}", err=True)
+    if not summary.n_computed:
+        text = f"nothing new: all {summary.n_stored} results are stored in {summary.db}"
+        click.echo(f"{text} ({summary.seconds:.1f} s)", err=True)
+        return
+    text = f"{summary.n_computed} results computed, {summary.n_stored} were stored already"
+    click.echo(f"{text}, {summary.seconds:.1f} s; store: {summary.db}", err=True)
+    emit(checkpoint_rows(connect(summary.db)), title="Checkpoints", as_json=False, as_csv=False)
+
+
+def _list(label: str, messages: tuple[str, ...]) -> None:
+    """The first messages, a line each; all of them stand in the store."""
+    for message in messages[:MOST_MESSAGES]:
+        click.echo(f"{label}: {printable(message)}", err=True)
+    if len(messages) > MOST_MESSAGES:
+        left = len(messages) - MOST_MESSAGES
+        click.echo(
+            f"{label}: and {left} more, listed in the store's tables matrix and event", err=True
+        )
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """A bar with an ETA on a terminal, one plain line every 30 seconds elsewhere."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+    else:
+        yield _plain_lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("scanning", total=1.0, start=False)
+
+        def report(progress: Progress) -> None:
+            bar.start_task(task)
+            bar.update(task, completed=progress.fraction, description=progress.name)
+
+        yield report
+
+
+def _plain_lines() -> Any:
+    started = last = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 30 and progress.fraction > 0:
+            last = now
+            left = (now - started) * (1 - progress.fraction) / progress.fraction
+            click.echo(f"{progress.fraction:.0%} done, about {left:.0f} s left", err=True)
+
+    return report

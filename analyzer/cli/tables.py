@@ -1,0 +1,210 @@
+"""The tables of `ls`, `show` and `compare`: queries on the store whose rows a person can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from analyzer.store.reading import Store
+
+WEIGHT_NOTE = (
+    "alpha: exponent of the eigenvalue tail, with its 95 % interval (Clauset et al. 2009). "
+    "noise: share of random matrices of this shape with a smaller alpha. rank: singular values "
+    "above twice the storage noise. kept: WeLore rank at half the total rank (arXiv 2407.11239). "
+    "Verdicts read the spectrum; they prove nothing about training."
+)
+UPDATE_NOTE = (
+    "intruders: of the k leading left singular vectors, those without a base vector of |cosine| ≥ "
+    "epsilon (Shuttleworth et al., arXiv 2410.21228); right: the same in input space. θ*: strength "
+    "at which a random component of ΔW would show. ×critical: smallest multiple of the update that "
+    "has an intruder."
+)
+NEAR = 1.5  # a critical multiplier below this is worth a word
+PAIR_NOTE = "Both checkpoints' own numbers side by side; neither was scanned as the other's base."
+TUNED_WORDS = {"zero_delta": "equal to the base", "new_module": "new, not in the base"}
+PHASE_WORDS = {
+    "random_like": "random noise, no tail",
+    "bulk_spikes": "noise and spikes, no tail",
+    "heavy_tailed": "heavy tail",
+    "bulk_decay": "no clear power law",
+    "rank_collapse": "rank collapsed",
+}
+
+
+def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
+    """One row a checkpoint: matrices, intruders, size of the update, median alpha."""
+    return store.sql(
+        """
+        WITH i AS (
+            SELECT checkpoint_id, sum(n_intruders) AS intruders, count(*) AS compared,
+                   median(delta_fro_ratio) AS delta_ratio, median(delta_effective_rank) AS erank
+            FROM intruder JOIN matrix USING (matrix_id) WHERE side = 'left' GROUP BY ALL),
+        t AS (
+            SELECT checkpoint_id, median(alpha) AS alpha
+            FROM tail JOIN matrix USING (matrix_id)
+            WHERE kind = 'weight' AND tail.status = 'ok' GROUP BY ALL),
+        m AS (
+            SELECT checkpoint_id, count(*) AS matrices,
+                   count(*) FILTER (status NOT IN ('ok', 'zero_delta', 'new_module')) AS failed
+            FROM matrix GROUP BY ALL)
+        SELECT name AS checkpoint, kind, step, n_params AS parameters, matrices, failed,
+               intruders::BIGINT AS intruders, compared AS "of matrices",
+               delta_ratio AS "‖ΔW‖/‖W‖", erank AS "erank ΔW", alpha AS "median alpha"
+        FROM checkpoint LEFT JOIN m USING (checkpoint_id) LEFT JOIN i USING (checkpoint_id)
+             LEFT JOIN t USING (checkpoint_id)
+        ORDER BY kind <> 'base', run NULLS LAST, step, name
+        """
+    ).to_pylist()
+
+
+def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per layer and role of a tuned checkpoint: intruders, update, verdict in words."""
+    rows = store.sql(
+        """
+        SELECT layer, role, coalesce(expert::VARCHAR, '') AS expert,
+               l.n_intruders AS "intruders", l.n_uncertain AS "?", r.n_intruders AS "right",
+               l.k, l.epsilon, v.maxcos AS "min |cos|", l.delta_fro_ratio AS "‖ΔW‖/‖W‖",
+               l.delta_spectral_norm AS "‖ΔW‖₂", l.theta_star AS "θ*",
+               l.critical_multiplier AS "×critical", l.delta_effective_rank AS "erank ΔW",
+               m.status, m.detail
+        FROM matrix m
+        LEFT JOIN intruder l ON l.matrix_id = m.matrix_id AND l.side = 'left'
+        LEFT JOIN intruder r ON r.matrix_id = m.matrix_id AND r.side = 'right'
+        LEFT JOIN (SELECT matrix_id, min(maxcos) AS maxcos FROM intruder_vector
+                   WHERE side = 'left' GROUP BY ALL) v ON v.matrix_id = m.matrix_id
+        WHERE m.checkpoint_id = ? AND (l.matrix_id IS NOT NULL OR m.status <> 'ok')
+        ORDER BY layer NULLS FIRST, role, expert
+        """,
+        [checkpoint["checkpoint_id"]],
+    ).to_pylist()
+    told = [row | {"verdict": intruder_verdict(row)} for row in rows]
+    return _without(told, ("k", "epsilon", "status", "detail"))
+
+
+def update_summary(store: Store, checkpoint: dict[str, Any]) -> str:
+    """The intruders of a tuned checkpoint in one sentence, with what was asked."""
+    (row,) = store.sql(
+        """
+        SELECT sum(n_intruders)::BIGINT AS n, sum(k)::BIGINT AS judged, count(*) AS matrices,
+               count(*) FILTER (n_intruders > 0) AS hit, sum(n_uncertain)::BIGINT AS uncertain,
+               sum(n_robust)::BIGINT AS robust, max(k) AS k, max(epsilon) AS epsilon
+        FROM intruder JOIN matrix USING (matrix_id) WHERE checkpoint_id = ? AND side = 'left'
+        """,
+        [checkpoint["checkpoint_id"]],
+    ).to_pylist()
+    return (
+        f"{row['n']} intruder dimensions in {row['hit']} of {row['matrices']} matrices "
+        f"(k = {row['k']}, epsilon = {row['epsilon']:g}, left vectors, {row['judged']} judged); "
+        f"{row['robust']} robust against clusters, {row['uncertain']} undecided."
+    )
+
+
+def weight_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per layer and role of a checkpoint's own weights: tail, rank, phase."""
+    rows = store.sql(
+        """
+        SELECT layer, role, coalesce(expert::VARCHAR, '') AS expert,
+               m.rows || '×' || m.cols AS shape,
+               t.alpha, t.alpha_lo AS "95% from", t.alpha_hi AS "to", t.n_tail, t.ks_d AS "KS D",
+               t.null_q AS noise, s.stable_rank AS "stable rank", s.effective_rank AS "erank",
+               s.numerical_rank AS "rank", w.rank_kept AS kept, t.num_spikes AS spikes,
+               t.phase, t.status AS tail_status, m.status, m.detail
+        FROM matrix m
+        LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
+        LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
+        LEFT JOIN welore w ON w.matrix_id = m.matrix_id
+        WHERE m.checkpoint_id = ? ORDER BY layer NULLS FIRST, role, expert
+        """,
+        [checkpoint["checkpoint_id"]],
+    ).to_pylist()
+    told = [row | {"verdict": tail_verdict(row)} for row in rows]
+    return _without(told, ("phase", "tail_status", "status", "detail"))
+
+
+def paired_rows(
+    store: Store, first: dict[str, Any], second: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Tail exponents, stable ranks and intruder counts of two checkpoints, matched by place."""
+    return store.sql(
+        """
+        WITH of AS (
+            SELECT checkpoint_id, layer, role, expert, alpha, alpha_lo, alpha_hi, stable_rank,
+                   n_intruders
+            FROM matrix m
+            LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
+            LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
+            LEFT JOIN intruder i ON i.matrix_id = m.matrix_id AND i.side = 'left'
+            WHERE layer IS NOT NULL AND role <> 'other')
+        SELECT a.layer, a.role, a.alpha AS "alpha A", b.alpha AS "alpha B",
+               CASE WHEN a.alpha_hi < b.alpha_lo OR b.alpha_hi < a.alpha_lo THEN 'yes'
+                    WHEN a.alpha IS NOT NULL AND b.alpha IS NOT NULL THEN 'no'
+               END AS "intervals apart",
+               a.stable_rank AS "stable rank A", b.stable_rank AS "stable rank B",
+               a.n_intruders AS "intruders A", b.n_intruders AS "intruders B"
+        FROM of a JOIN of b ON a.layer = b.layer AND a.role = b.role
+             AND a.expert IS NOT DISTINCT FROM b.expert
+        WHERE a.checkpoint_id = ? AND b.checkpoint_id = ? ORDER BY ALL
+        """,
+        [first["checkpoint_id"], second["checkpoint_id"]],
+    ).to_pylist()
+
+
+def intruder_verdict(row: dict[str, Any]) -> str:
+    """A matrix's intruder numbers in words."""
+    if row["status"] in TUNED_WORDS:
+        return TUNED_WORDS[row["status"]]
+    if row["status"] != "ok":
+        return row["detail"] or row["status"]
+    if row["intruders"] is None:
+        return "not compared"
+    if row["?"]:
+        return f"{row['intruders']} new, {row['?']} undecided"
+    if row["intruders"]:
+        return f"{row['intruders']} of {row['k']} are new"
+    if row["×critical"] is not None and row["×critical"] < NEAR:
+        return f"none; 1 at {row['×critical']:.2f} × ΔW"
+    return "none"
+
+
+def tail_verdict(row: dict[str, Any]) -> str:
+    """A matrix's tail in words."""
+    if row["status"] not in ("ok", *TUNED_WORDS):
+        return row["detail"] or row["status"]
+    if row["tail_status"] not in (None, "ok"):
+        return row["tail_status"].replace("_", " ")
+    return PHASE_WORDS.get(row["phase"], "undecided")
+
+
+def resolve(store: Store, name: str) -> dict[str, Any]:
+    """The checkpoint called `name`, or the last step of the run called so.
+
+    Raises UsageError naming the checkpoints that exist.
+    """
+    from analyzer.errors import UsageError
+
+    known = store.sql("SELECT * FROM checkpoint ORDER BY run, step, name").to_pylist()
+    exact = [c for c in known if name in (c["name"], c["path"])]
+    partial = [c for c in known if c["run"] == name or Path(c["name"]).parts[:1] == (name,)]
+    found = exact or sorted(partial, key=lambda c: c["step"] or 0)
+    if not found:
+        names = ", ".join(c["name"] for c in known[:12])
+        raise UsageError(f"no checkpoint named {name}", path=store.db, hint=f"there are {names}")
+    return found[-1]
+
+
+def has_updates(store: Store, checkpoint: dict[str, Any]) -> bool:
+    """Whether the checkpoint was compared with a base."""
+    query = "SELECT 1 FROM intruder JOIN matrix USING (matrix_id) WHERE checkpoint_id = ? LIMIT 1"
+    return store.sql(query, [checkpoint["checkpoint_id"]]).num_rows > 0
+
+
+def _without(rows: list[dict[str, Any]], hidden: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows without `hidden` columns and without those that say nothing in any row."""
+    silent = {
+        name for name in ("expert", "?") if all(row.get(name) in ("", None, 0) for row in rows)
+    }
+    return [
+        {name: value for name, value in row.items() if name not in silent | set(hidden)}
+        for row in rows
+    ]

@@ -1,0 +1,129 @@
+"""One base matrix and all its tuned counterparts → rows.
+
+Matrix-major: the base matrix is read and decomposed once, every counterpart is scored against
+it, then it is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from analyzer.analyses.judging import intruder_rows
+from analyzer.analyses.spectra import noise_floor, spectrum_info
+from analyzer.analyses.tails import tail_row
+from analyzer.errors import WorkbenchError
+from analyzer.scanning.jobs import Job, Unit
+from analyzer.scanning.matrices import (
+    BaseMatrix,
+    TunedMatrix,
+    floor_of,
+    read_weight,
+    tuned_matrix,
+)
+from analyzer.scanning.nulls import Nulls
+from analyzer.scanning.options import Options
+from analyzer.spectral import Backend, LowRankUpdate, Spectrum, svdvals
+from analyzer.store.columns import Row
+from analyzer.store.schema import DoneRow
+from analyzer.store.writing import SpectrumValues
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every job of a scan is computed with."""
+
+    options: Options
+    backend: Backend
+    nulls: Nulls
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Rows of one finished unit, or `status` and `detail` of why there are none."""
+
+    unit: Unit
+    rows: tuple[Row | SpectrumValues, ...]
+    status: str
+    detail: str | None
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in ("ok", "zero_delta")
+
+
+def run_job(job: Job, tools: Tools) -> Iterator[Outcome]:
+    """Compute every unit of a job; a matrix that fails becomes an outcome with a status."""
+    judged = any("intruders" in unit.params for unit in job.units)
+    base = (
+        BaseMatrix(job.base, tools.backend, with_vectors=judged) if job.base is not None else None
+    )
+    for unit in job.units:
+        try:
+            yield _outcome(unit, base, tools)
+        except WorkbenchError as error:
+            error.tensor = error.tensor or unit.entry.row.name
+            yield Outcome(unit, _done(unit), error.status, str(error))
+        except Exception as error:
+            # One matrix must not end the scan of the others; unlike a bad matrix, a failing
+            # machine may do better next time, so the unit is not marked as done.
+            status = "unreadable" if isinstance(error, OSError) else "crashed"
+            detail = f"{unit.entry.row.name}: {type(error).__name__}: {error}"
+            yield Outcome(unit, (), status, detail)
+
+
+def _done(unit: Unit) -> tuple[DoneRow, ...]:
+    number = unit.entry.matrix_id
+    return tuple(DoneRow(number, name, params) for name, params in unit.params.items())
+
+
+def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
+    entry, options = unit.entry, tools.options
+    is_base = base is not None and base.entry.matrix_id == entry.matrix_id
+    if base is None or is_base:
+        weight = base.weight if base is not None else read_weight(entry)
+        spectrum = base.spectrum if base is not None else svdvals(weight, backend=tools.backend)
+        rows = list(
+            _described(unit, "weight", spectrum, floor_of(weight, spectrum.fro_norm), tools)
+        )
+        return Outcome(unit, (*rows, *_done(unit)), "ok", None)
+    tuned = tuned_matrix(entry, base, tools.backend)
+    rows = []
+    if "tails" in unit.params:
+        weight_spectrum = _tuned_spectrum(tuned, base, tools.backend)
+        rows += _described(unit, "weight", weight_spectrum, base.floor, tools)
+        rows += _described(unit, "delta", tuned.delta, tuned.delta_floor, tools)
+    if "intruders" in unit.params:
+        rows += intruder_rows(
+            entry.matrix_id, base.svd, tuned.update, tuned.delta.singular_values,
+            base.thresholds(options.k, options.epsilon),
+            k=options.k, epsilon=options.epsilon, backend=tools.backend,
+        )  # fmt: skip
+    status, detail = ("zero_delta", "equal to the base") if tuned.is_zero else ("ok", None)
+    return Outcome(unit, (*rows, *_done(unit)), status, detail)
+
+
+def _described(
+    unit: Unit, kind: str, spectrum: Spectrum, floor: float, tools: Tools
+) -> Iterator[Row | SpectrumValues]:
+    """Singular values, their summaries and their tail."""
+    entry = unit.entry
+    sigma = spectrum.singular_values
+    yield SpectrumValues(entry.matrix_id, kind, sigma)
+    yield spectrum_info(entry.matrix_id, kind, spectrum, floor)
+    rows, cols, seed = entry.row.rows, entry.row.cols, tools.options.seed
+    # A low-rank update is no matrix that a random one could be compared with.
+    is_whole = sigma.size == min(rows, cols)
+    yield tail_row(
+        sigma, rows=rows, cols=cols, storage_floor=noise_floor(spectrum, floor),
+        matrix_id=entry.matrix_id, kind=kind, full=tools.options.full, seed=seed,
+        null=tools.nulls.of(rows, cols, seed) if is_whole else None,
+    )  # fmt: skip
+
+
+def _tuned_spectrum(tuned: TunedMatrix, base: BaseMatrix, backend: Backend) -> Spectrum:
+    if tuned.is_zero:
+        return base.spectrum
+    if isinstance(tuned.update, LowRankUpdate):
+        return tuned.update.singular_values()
+    return svdvals(tuned.update.tuned, backend=backend)

@@ -1,0 +1,261 @@
+"""Checkpoints and matrices of a collection get their numbers in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import duckdb
+
+from analyzer.checkpoints.adapters import Adapter, AdapterTarget, match_targets, open_adapter
+from analyzer.checkpoints.checkpoint import Checkpoint
+from analyzer.checkpoints.discover import Collection
+from analyzer.checkpoints.matching import match_names
+from analyzer.checkpoints.names import describe
+from analyzer.checkpoints.tensors import MatrixInfo
+from analyzer.errors import WorkbenchError
+from analyzer.store.connection import reader
+from analyzer.store.schema import CheckpointRow, MatrixRow
+from analyzer.store.writing import insert
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A matrix to analyse: where it is stored, its row, its counterpart in the base."""
+
+    row: MatrixRow
+    checkpoint: Checkpoint
+    matrix: MatrixInfo | None  # None for an adapter's target
+    adapter: Adapter | None
+    target: AdapterTarget | None
+    base: MatrixInfo | None
+
+    @property
+    def matrix_id(self) -> int:
+        return self.row.matrix_id
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be read; the scan goes on without it."""
+
+    name: str
+    code: str
+    message: str
+    checkpoint_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A checkpoint as read from its headers, with the hashes of its tensors if it is new."""
+
+    checkpoint: Checkpoint
+    entries: tuple[Entry, ...]
+    fingerprint: str
+    hashes: dict[str, str] | None  # tensor name → SHA-256; None if the store knows the files
+
+
+def read_drafts(
+    collection: Collection, db: Path, hashing: Callable[[str], None]
+) -> tuple[list[Draft], list[Problem]]:
+    """Headers of every checkpoint, and hashes of those the store at `db` does not know.
+
+    Nothing is locked meanwhile. A checkpoint whose files have the same names, sizes and times as
+    last time is not read again; one that cannot be read becomes a problem.
+    """
+    with reader(db) as connection:
+        found = connection.execute("SELECT path, kind, fingerprint FROM checkpoint").fetchall()
+    known = set(found)
+    drafts: list[Draft] = []
+    problems: list[Problem] = []
+    base = collection.base
+    base_matrices: tuple[MatrixInfo, ...] = ()
+    for checkpoint in sorted(collection.checkpoints, key=lambda c: c is not base):
+        try:
+            if checkpoint is base:
+                base_matrices = checkpoint.matrices()
+                entries = _full_entries(checkpoint, base_matrices, ())
+            elif checkpoint.kind == "adapter":
+                entries, notes = _adapter_entries(checkpoint, base_matrices)
+                problems += [Problem(checkpoint.name, "warning", note) for note in notes]
+            else:
+                entries = _full_entries(checkpoint, checkpoint.matrices(), base_matrices)
+            fingerprint = _fingerprint(checkpoint, base)
+            hashes = None
+            if (str(checkpoint.path), checkpoint.kind, fingerprint) not in known:
+                hashing(checkpoint.name)
+                hashes = {t.name: checkpoint.content_sha256(t.name) for t in checkpoint.tensors()}
+            drafts.append(Draft(checkpoint, entries, fingerprint, hashes))
+            problems += [Problem(checkpoint.name, "warning", text) for text in checkpoint.warnings]
+        except (WorkbenchError, OSError) as error:
+            status = error.status if isinstance(error, WorkbenchError) else "unreadable"
+            problems.append(Problem(checkpoint.name, status, f"{checkpoint.name}: {error}"))
+    return drafts, problems
+
+
+def register(
+    connection: duckdb.DuckDBPyConnection, drafts: Sequence[Draft], base: Checkpoint | None
+) -> tuple[Entry, ...]:
+    """Number every checkpoint and matrix; a changed checkpoint loses its old rows.
+
+    Reads only, if the store knows all of them.
+    """
+    entries: list[Entry] = []
+    base_id: int | None = None
+    for draft in drafts:
+        path = str(draft.checkpoint.path)
+        found = connection.execute(
+            "SELECT checkpoint_id, base_checkpoint_id FROM checkpoint"
+            " WHERE path = ? AND fingerprint = ? AND kind = ?",
+            [path, draft.fingerprint, draft.checkpoint.kind],
+        ).fetchall()
+        if not found:
+            checkpoint_id = _insert(connection, draft, base_id)
+        else:
+            ((checkpoint_id, old_base_id),) = found
+            if old_base_id != base_id:
+                connection.execute(
+                    "UPDATE checkpoint SET base_checkpoint_id = ? WHERE checkpoint_id = ?",
+                    [base_id, checkpoint_id],
+                )
+        if draft.checkpoint is base:
+            base_id = checkpoint_id
+        entries += _numbered(connection, checkpoint_id, draft)
+    return tuple(entries)
+
+
+def _fingerprint(checkpoint: Checkpoint, base: Checkpoint | None) -> str:
+    """What decides whether a checkpoint is as it was: an adapter's matrices are its base's too."""
+    if checkpoint.kind != "adapter" or base is None:
+        return checkpoint.fingerprint()
+    both = f"{checkpoint.fingerprint()} on {base.path} {base.fingerprint()}"
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def _full_entries(
+    checkpoint: Checkpoint, matrices: Sequence[MatrixInfo], base: Sequence[MatrixInfo]
+) -> tuple[Entry, ...]:
+    by_name = {m.name: m for m in base}
+    partner = match_names(list(by_name), [m.name for m in matrices]) if base else {}
+    entries = []
+    for m in matrices:
+        row = MatrixRow(
+            -1, -1, m.name, m.stack, m.layer, m.role, m.expert, m.rows, m.cols, m.dtype,
+            False, None, m.status, m.detail,
+        )  # fmt: skip
+        entries.append(Entry(row, checkpoint, m, None, None, by_name.get(partner.get(m.name, ""))))
+    return tuple(entries)
+
+
+def _adapter_entries(
+    checkpoint: Checkpoint, base: Sequence[MatrixInfo]
+) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
+    adapter = open_adapter(checkpoint)
+    entries = []
+    for target, match in match_targets(adapter, base):
+        status, detail = target.status, None
+        if status != "ok":
+            detail = f"{target.name}: {target.detail}"
+        elif match is None:
+            status, detail = _unmatched(target, base)
+        name = match.name if match else target.name
+        role = describe(name)
+        row = MatrixRow(
+            -1, -1, name, role.stack, role.layer, role.role, match.expert if match else role.expert,
+            match.rows if match else 0, match.cols if match else 0,
+            match.dtype if match else "", False, None, status, detail,
+        )  # fmt: skip
+        entries.append(Entry(row, checkpoint, None, adapter, target, match))
+    return tuple(entries), adapter.warnings
+
+
+def _unmatched(target: AdapterTarget, base: Sequence[MatrixInfo]) -> tuple[str, str]:
+    if base and target.kind == "saved":
+        return "new_module", "trained from scratch beside the base, which has no such tensor"
+    reason = "the base has no such tensor" if base else "no base to apply it to"
+    return "no_base", f"{target.name}: {reason}"
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, draft: Draft, base_id: int | None) -> int:
+    """Write a checkpoint and its matrices; what was stored for the same path goes."""
+    checkpoint = draft.checkpoint
+    hashes = draft.hashes or {}
+    _forget(connection, str(checkpoint.path))
+    checkpoint_id = _next(connection, "checkpoint", "checkpoint_id")
+    first = _next(connection, "matrix", "matrix_id")
+    identity = hashlib.sha256("".join(f"{n}:{hashes[n]}\n" for n in sorted(hashes)).encode())
+    row = CheckpointRow(
+        checkpoint_id, checkpoint.name, str(checkpoint.path), checkpoint.kind, checkpoint.format,
+        checkpoint.run, checkpoint.step, None if checkpoint.kind == "base" else base_id,
+        sum(prod(t.shape) for t in checkpoint.tensors()), identity.hexdigest(), draft.fingerprint,
+    )  # fmt: skip
+    matrices = [
+        replace(
+            entry.row,
+            matrix_id=first + offset,
+            checkpoint_id=checkpoint_id,
+            content_sha256=_content(entry, hashes),
+        )
+        for offset, entry in enumerate(draft.entries)
+    ]
+    insert(connection, [row, *matrices])
+    return checkpoint_id
+
+
+def _content(entry: Entry, hashes: dict[str, str]) -> str | None:
+    """The tensor's hash; for an adapter's target the hash of its tensors' hashes."""
+    if entry.matrix is not None:
+        whole = hashes[entry.matrix.tensor]
+        if entry.matrix.index is None:
+            return whole
+        return hashlib.sha256(f"{whole}[{entry.matrix.index}]".encode()).hexdigest()
+    assert entry.target is not None
+    parts = [hashes[name] for name in entry.target.tensor_names if name in hashes]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _forget(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Delete every row of the checkpoint stored for `path`."""
+    tables = connection.execute(
+        "SELECT table_name FROM duckdb_columns() WHERE column_name = 'matrix_id'"
+        " AND database_name = 'store' AND table_name <> 'matrix'"
+    ).fetchall()
+    old = "SELECT matrix_id FROM matrix JOIN checkpoint USING (checkpoint_id) WHERE path = ?"
+    for (table,) in tables:
+        connection.execute(f'DELETE FROM "{table}" WHERE matrix_id IN ({old})', [path])
+    ids = "SELECT checkpoint_id FROM checkpoint WHERE path = ?"
+    connection.execute(f"DELETE FROM matrix WHERE checkpoint_id IN ({ids})", [path])
+    connection.execute("DELETE FROM checkpoint WHERE path = ?", [path])
+
+
+def _numbered(
+    connection: duckdb.DuckDBPyConnection, checkpoint_id: int, draft: Draft
+) -> list[Entry]:
+    """The draft's entries with the numbers and hashes the store holds."""
+    found = connection.execute(
+        "SELECT name, matrix_id, content_sha256 FROM matrix WHERE checkpoint_id = ?",
+        [checkpoint_id],
+    ).fetchall()
+    stored = {name: (matrix_id, sha) for name, matrix_id, sha in found}
+    return [
+        replace(
+            entry,
+            row=replace(
+                entry.row,
+                matrix_id=stored[entry.row.name][0],
+                checkpoint_id=checkpoint_id,
+                content_sha256=stored[entry.row.name][1],
+            ),
+        )
+        for entry in draft.entries
+        if entry.row.name in stored
+    ]
+
+
+def _next(connection: duckdb.DuckDBPyConnection, table: str, key: str) -> int:
+    query = f'SELECT coalesce(max("{key}"), 0) + 1 FROM "{table}"'
+    ((number,),) = connection.execute(query).fetchall()
+    return number

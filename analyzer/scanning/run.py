@@ -1,0 +1,218 @@
+"""Scan a folder of checkpoints into the store."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import duckdb
+
+from analyzer.analyses.tables import TABLES
+from analyzer.checkpoints.discover import Collection, discover
+from analyzer.errors import UsageError
+from analyzer.scanning.jobs import Plan, make_plan
+from analyzer.scanning.options import ANALYSES, Options
+from analyzer.scanning.pool import Progress, run_jobs
+from analyzer.scanning.registry import Entry, Problem, read_drafts, register
+from analyzer.scanning.saving import batches, event, now, write_batch
+from analyzer.scanning.welore import pending_welore, write_welore
+from analyzer.store.connection import create, reader, writer
+from analyzer.store.schema import ScanRow
+from analyzer.store.writing import insert
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSummary:
+    """What a scan did: units computed and stored before, problems met, where the results are."""
+
+    db: Path
+    scan_id: int | None  # None where there was nothing to do
+    n_checkpoints: int
+    n_matrices: int
+    n_computed: int
+    n_stored: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    not_run: dict[str, str]  # analysis → why it could not run on this collection
+    seconds: float
+
+
+def scan(
+    path: str | Path,
+    *,
+    base: str | Path | None = None,
+    db: str | Path | None = None,
+    analyses: Sequence[str] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    options: Options | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    force: bool = False,
+    discovered: Callable[[Collection], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ScanSummary:
+    """Analyse every checkpoint below `path` and store the rows; what is stored is not repeated.
+
+    `db` defaults to ``PATH/analyzer.duckdb``. Raises UsageError, NothingToScan, StoreError;
+    an unreadable file or matrix becomes an event and a status, and the scan goes on.
+    """
+    started = time.monotonic()
+    options = options or Options()
+    chosen = _chosen(analyses)
+    collection = discover(path, base, include, exclude)
+    if discovered:
+        discovered(collection)
+    db = Path(db) if db else _default_db(Path(path))
+    create(db, TABLES)
+    report = progress or (lambda _: None)
+    drafts, problems = read_drafts(
+        collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
+    )
+    problems = _refusals(collection) + problems
+    fresh = any(draft.hashes is not None for draft in drafts)
+    with (writer if fresh else reader)(db) as connection:
+        entries = register(connection, drafts, collection.base)
+        plan = make_plan(entries, chosen, options, set() if force else _done(connection))
+        pending = pending_welore(connection)
+    scan_id = None
+    if fresh or plan.jobs or pending:
+        with writer(db) as connection:
+            scan_id = _open_scan(connection, options, chosen, device)
+            insert(connection, [event(scan_id, problem) for problem in problems])
+    computed = 0
+    if scan_id is not None:
+        computed = _run(db, scan_id, plan, options, device, workers, report, bool(problems))
+    errors, warnings = _told(problems, _stored_failures(db, entries))
+    return ScanSummary(
+        db=db,
+        scan_id=scan_id,
+        n_checkpoints=len(drafts),
+        n_matrices=len(entries),
+        n_computed=computed,
+        n_stored=plan.n_stored,
+        problems=errors,
+        warnings=warnings,
+        not_run=_not_run(chosen, collection),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _run(
+    db: Path,
+    scan_id: int,
+    plan: Plan,
+    options: Options,
+    device: str,
+    workers: int | None,
+    report: Callable[[Progress], None],
+    partial: bool,
+) -> int:
+    """Compute and store the jobs; returns the number of finished units (matrix × analysis)."""
+    # Only where there is work: it needs SciPy.
+    from analyzer.scanning.nulls import Nulls
+
+    with reader(db) as connection:
+        nulls = Nulls.load(connection)
+    computed = 0
+    status = "interrupted"
+    try:
+        for batch in batches(run_jobs(plan.jobs, options, nulls, device, workers, report)):
+            partial |= write_batch(db, scan_id, batch, nulls)
+            computed += sum(len(outcome.unit.params) for outcome in batch)
+        with writer(db) as connection:
+            for checkpoint_id in pending_welore(connection):
+                write_welore(connection, checkpoint_id)
+        status = "partial" if partial else "ok"
+    finally:
+        with writer(db) as connection:
+            connection.execute(
+                "UPDATE scan SET ended_at = ?, status = ? WHERE scan_id = ?",
+                [now(), status, scan_id],
+            )
+    return computed
+
+
+def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = tuple(analyses) if analyses else ANALYSES
+    unknown = [name for name in chosen if name not in ANALYSES]
+    if unknown:
+        raise UsageError(
+            f"no analysis named {', '.join(unknown)}", hint=f"choose from {', '.join(ANALYSES)}"
+        )
+    return chosen
+
+
+def _not_run(chosen: Sequence[str], collection: Collection) -> dict[str, str]:
+    if "intruders" not in chosen or collection.pairs():
+        return {}
+    return {
+        "intruders": "no base model to compare with; give --base"
+        if collection.base is None
+        else "nothing was tuned from the base"
+    }
+
+
+def _default_db(root: Path) -> Path:
+    return (root if root.is_dir() else root.parent) / "analyzer.duckdb"
+
+
+def _done(connection: duckdb.DuckDBPyConnection) -> set[tuple[int, str, str]]:
+    return set(connection.execute("SELECT matrix_id, analysis, params FROM done").fetchall())
+
+
+def _open_scan(
+    connection: duckdb.DuckDBPyConnection,
+    options: Options,
+    chosen: tuple[str, ...],
+    device: str,
+) -> int:
+    query = "SELECT coalesce(max(scan_id), 0) + 1 FROM scan"
+    ((scan_id,),) = connection.execute(query).fetchall()
+    config = json.dumps({**asdict(options), "analyses": chosen})
+    row = ScanRow(
+        scan_id, now(), None, " ".join(sys.argv), config,
+        version("spectral-workbench"), version("torch"), device, "running",
+    )  # fmt: skip
+    insert(connection, [row])
+    return scan_id
+
+
+def _refusals(collection: Collection) -> list[Problem]:
+    return [
+        Problem(
+            str(r.path), "refused", f"{r.path}: {r.reason}" + (f" ({r.hint})" if r.hint else "")
+        )
+        for r in collection.refusals
+    ]
+
+
+def _stored_failures(db: Path, entries: Sequence[Entry]) -> list[str]:
+    """Matrices of this collection that have no results, this time or before, and why."""
+    numbers = [entry.matrix_id for entry in entries]
+    with reader(db) as connection:
+        found = connection.execute(
+            "SELECT c.name, m.name, m.status, m.detail FROM matrix m"
+            " JOIN checkpoint c USING (checkpoint_id)"
+            " WHERE m.status NOT IN ('ok', 'zero_delta', 'new_module')"
+            " AND matrix_id IN (SELECT unnest(?)) ORDER BY matrix_id",
+            [numbers],
+        ).fetchall()
+    return [
+        f"{checkpoint}: {detail or f'{name}: {status}'}"
+        for checkpoint, name, status, detail in found
+    ]
+
+
+def _told(
+    problems: Sequence[Problem], failures: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Errors (exit code 3) and warnings, in the order they were met."""
+    errors = [p.message for p in problems if p.code != "warning"]
+    warnings = [f"{p.name}: {p.message}" for p in problems if p.code == "warning"]
+    return (*errors, *failures), tuple(warnings)

@@ -1,0 +1,94 @@
+"""Finished units to the store, a batch a transaction, so that nothing finished is lost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from analyzer.analyses.tables import TABLES_OF
+from analyzer.scanning.registry import Problem
+from analyzer.store.connection import writer
+from analyzer.store.schema import EventRow
+from analyzer.store.writing import insert
+
+if TYPE_CHECKING:
+    from analyzer.scanning.compute import Outcome
+    from analyzer.scanning.nulls import Nulls
+
+BATCH_UNITS, BATCH_SECONDS = 64, 5.0
+
+
+def batches(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
+    """Groups of 64 units or 5 seconds, whichever comes first; the rest when interrupted."""
+    batch: list[Outcome] = []
+    since = time.monotonic()
+    try:
+        for outcome in outcomes:
+            batch.append(outcome)
+            if len(batch) >= BATCH_UNITS or time.monotonic() - since > BATCH_SECONDS:
+                yield batch
+                batch, since = [], time.monotonic()
+    finally:
+        if batch and sys.exc_info()[0] is not GeneratorExit:
+            yield batch
+
+
+def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) -> bool:
+    """One transaction: rows, marks of finished units, statuses. Returns whether any failed."""
+    failures = [outcome for outcome in batch if outcome.failed]
+    with writer(db) as connection:
+        _drop_earlier(connection, batch)
+        connection.executemany(
+            "UPDATE matrix SET status = ?, detail = ? WHERE matrix_id = ?",
+            [[o.status, o.detail, o.unit.entry.matrix_id] for o in batch],
+        )
+        insert(connection, [row for outcome in batch for row in outcome.rows])
+        nulls.save(connection)
+        insert(
+            connection,
+            [
+                event(scan_id, Problem(row.name, o.status, o.detail or o.status, row.checkpoint_id))
+                for o in failures
+                for row in (o.unit.entry.row,)
+            ],
+        )
+    return bool(failures)
+
+
+def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome]) -> None:
+    """Rows of units that were stored before: with other parameters, or by a scan beside this."""
+    for analysis, tables in TABLES_OF.items():
+        numbers = [o.unit.entry.matrix_id for o in batch if analysis in o.unit.params]
+        again = connection.execute(
+            "SELECT DISTINCT matrix_id FROM done WHERE analysis = ?"
+            " AND matrix_id IN (SELECT unnest(?))",
+            [analysis, numbers],
+        ).fetchall()
+        stale = [number for (number,) in again]
+        if not stale:
+            continue
+        connection.execute(
+            "DELETE FROM done WHERE analysis = ? AND matrix_id IN (SELECT unnest(?))",
+            [analysis, stale],
+        )
+        for table in tables:
+            connection.execute(
+                f'DELETE FROM "{table.TABLE}" WHERE matrix_id IN (SELECT unnest(?))', [stale]
+            )
+
+
+def event(scan_id: int, problem: Problem) -> EventRow:
+    level = "warning" if problem.code == "warning" else "error"
+    return EventRow(
+        now(), level, scan_id, problem.checkpoint_id, problem.name, problem.code, problem.message
+    )
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

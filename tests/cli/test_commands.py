@@ -1,0 +1,177 @@
+"""The commands as a user types them: streams, formats, exit codes, start-up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+import pytest
+from click.testing import CliRunner
+
+import analyzer
+from analyzer.cli import cli
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from analyzer.cli import main; main()"]
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def db(checkpoints: Path) -> Path:
+    return analyzer.scan(checkpoints).db
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = ("torch", "pyarrow", "duckdb", "numpy", "scipy", "matplotlib", "streamlit")
+    code = (
+        "import sys\nfrom analyzer.cli import cli\n"
+        f"try: cli.main({arguments!r})\nexcept SystemExit: pass\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_and_option_has_help() -> None:
+    for name, command in cli.commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_a_repeated_scan_needs_no_torch(db: Path) -> None:
+    code = (
+        "import sys\nimport analyzer\n"
+        f"summary = analyzer.scan({str(db.parent)!r})\n"
+        "assert summary.n_computed == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_scan_prints_pairing_first_and_results_on_stdout(checkpoints: Path) -> None:
+    done = run("scan", checkpoints)
+    assert done.returncode == 0
+    told = done.stderr.splitlines()
+    assert told[0].split() == ["base", "base"]
+    assert told[1].split() == ["tuned", "full"]
+    assert told[2].split()[:2] == ["trajectory", "lora:"]
+    assert "lora/checkpoint-20" in done.stdout
+    again = run("scan", checkpoints)
+    assert "nothing new" in again.stderr
+
+
+def test_scan_json_is_one_object(checkpoints: Path) -> None:
+    done = run("scan", checkpoints, "--json", "-q")
+    body = json.loads(done.stdout)
+    assert body["schema"] == 1
+    assert body["n_checkpoints"] == 4
+    assert body["problems"] == []
+    assert done.stderr == ""
+
+
+def test_ls_show_compare(db: Path) -> None:
+    listed = json.loads(run("ls", "--db", db, "--json").stdout)["rows"]
+    assert [row["checkpoint"] for row in listed] == [
+        "base", "lora/checkpoint-10", "lora/checkpoint-20", "full",
+    ]  # fmt: skip
+    assert listed[2]["intruders"] > 0
+    shown = json.loads(run("show", "lora", "--db", db, "--json").stdout)["rows"]
+    assert len(shown) == 10
+    assert all(row["verdict"] for row in shown)
+    # a run's name means its last step
+    assert sum(row["intruders"] for row in shown) == listed[2]["intruders"]
+    compared = json.loads(run("compare", "base", "full", "--db", db, "--json").stdout)["rows"]
+    assert {row["role"] for row in compared} == {
+        "embed", "attn_q", "attn_k", "attn_o", "mlp_up", "mlp_down",
+    }  # fmt: skip
+    (frozen,) = [row for row in compared if row["role"] == "embed"]
+    assert frozen["verdict"] == "equal to the base"
+    other = run("compare", "full", "lora", "--db", db, "--csv")
+    assert len(list(csv.DictReader(io.StringIO(other.stdout)))) == 10
+    text = run("show", "base", "--db", db).stdout
+    assert "alpha" in text
+    missing = run("show", "nobody", "--db", db)
+    assert missing.returncode == 2
+    assert "no checkpoint named nobody" in missing.stderr
+
+
+def test_database_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANALYZER_DB", str(db))
+    assert json.loads(run("ls", "--json").stdout)["rows"]
+    monkeypatch.setenv("ANALYZER_DB", str(db) + ".absent")
+    done = run("ls")
+    assert done.returncode == 4
+    assert "analyzer scan" in done.stderr
+
+
+def test_sql_reads_only(db: Path, tmp_path: Path) -> None:
+    done = run("sql", "SELECT count(*) AS n FROM matrix", "--db", db, "--json")
+    assert json.loads(done.stdout)["rows"] == [{"n": 12 + 12 + 10 + 10}]
+    for query in ("DROP TABLE matrix", f"COPY matrix TO '{tmp_path / 'x.csv'}'", "SELEC"):
+        refused = run("sql", query, "--db", db)
+        assert refused.returncode == 2
+        assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "x.csv").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+def test_export(db: Path, tmp_path: Path, ending: str) -> None:
+    target = tmp_path / f"tail.{ending}"
+    assert run("export", "tail", "-o", target, "--db", db).returncode == 0
+    want = analyzer.connect(db).table("tail").num_rows
+    if ending == "csv":
+        assert len(list(csv.DictReader(target.open()))) == want
+    elif ending == "parquet":
+        assert parquet.read_table(target).num_rows == want
+    else:
+        assert len(json.loads(target.read_text())["rows"]) == want
+
+
+def test_export_refuses_what_it_cannot_write(db: Path, tmp_path: Path) -> None:
+    for arguments, word in (
+        (["nothing", "-o", tmp_path / "a.csv"], "no table named nothing"),
+        (["tail", "-o", tmp_path / "a.xlsx"], ".csv, .parquet or .json"),
+        (["tail", "-o", tmp_path / "no" / "a.csv"], "cannot be written"),
+    ):
+        done = run("export", *arguments, "--db", db)
+        assert done.returncode == 2
+        assert word in done.stderr
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_doctor() -> None:
+    body = json.loads(run("doctor", "--json").stdout)
+    assert body["ok"] is True
+    assert body["torch"]
+
+
+def test_hostile_names_are_printed_inert(tmp_path: Path, save_full) -> None:
+    import numpy as np
+
+    name = "evil\x1b[31m\u202e; drop table matrix; --.weight"
+    save_full(tmp_path / "base", {name: np.eye(12, dtype=np.float32)})
+    done = run("scan", tmp_path)
+    assert done.returncode == 0
+    shown = run("sql", "SELECT name FROM matrix", "--db", tmp_path / "analyzer.duckdb")
+    assert "drop table" in shown.stdout
+    assert "\x1b[31m" not in shown.stdout + done.stdout + done.stderr
+    assert "\u202e" not in shown.stdout
+
+
+def test_usage_errors_exit_2() -> None:
+    runner = CliRunner()
+    assert runner.invoke(cli, ["scan", "x", "--epsilon", "0"]).exit_code == 2
+    done = run("scan", "x", "--nonsense")
+    assert done.returncode == 2

@@ -1,0 +1,227 @@
+"""Scans of a tiny collection: rows against dense computations, resume, repeat, change."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import analyzer
+from analyzer.analyses.intruders import intruder_dimensions
+from analyzer.analyses.tables import TABLES
+from analyzer.errors import NothingToScan, UsageError
+from analyzer.store.columns import columns
+
+Q0 = "model.layers.0.self_attn.q_proj"
+
+
+def rows(store: analyzer.Store, query: str, *parameters: object) -> list[dict[str, object]]:
+    return store.sql(query, list(parameters)).to_pylist()
+
+
+def adapted(root: Path, step: int, module: str = Q0) -> tuple[np.ndarray, np.ndarray]:
+    """Base and tuned weight of one module by hand."""
+    W0 = load_file(root / "base/model.safetensors")[f"{module}.weight"].astype(np.float64)
+    stored = load_file(root / f"lora/checkpoint-{step}/adapter_model.safetensors")
+    A, B = (stored[f"base_model.model.{module}.lora_{x}.weight"].astype(float) for x in "AB")
+    return W0, W0 + 2.0 * B @ A
+
+
+def test_rows_agree_with_dense_computations(checkpoints: Path) -> None:
+    summary = analyzer.scan(checkpoints)
+    store = analyzer.connect(summary.db)
+    assert summary.problems == ()
+    found = rows(
+        store,
+        """SELECT i.*, c.name AS checkpoint FROM intruder i JOIN matrix m USING (matrix_id)
+        JOIN checkpoint c USING (checkpoint_id)
+        WHERE m.name = ? AND c.run = 'lora' AND side = 'left' ORDER BY c.step""",
+        f"{Q0}.weight",
+    )
+    assert [row["checkpoint"] for row in found] == ["lora/checkpoint-10", "lora/checkpoint-20"]
+    for step, row in zip((10, 20), found, strict=True):
+        W0, W = adapted(checkpoints, step)
+        U0, U = np.linalg.svd(W0)[0], np.linalg.svd(W)[0]
+        maxcos = np.abs(U0.T @ U).max(axis=0)[:10]
+        assert row["n_intruders"] == int(np.sum(maxcos < 0.5))
+        stored = rows(
+            store,
+            "SELECT maxcos FROM intruder_vector WHERE matrix_id = ? AND side = 'left' ORDER BY j",
+            row["matrix_id"],
+        )
+        np.testing.assert_allclose([r["maxcos"] for r in stored], maxcos, atol=1e-6)
+        delta = np.linalg.svd(W - W0, compute_uv=False)
+        assert row["delta_fro"] == pytest.approx(np.linalg.norm(delta), rel=1e-6)
+        assert row["delta_spectral_norm"] == pytest.approx(delta[0], rel=1e-6)
+        for kind, want in (("weight", np.linalg.svd(W, compute_uv=False)), ("delta", delta[:2])):
+            sigma = rows(
+                store,
+                "SELECT sigma FROM spectrum WHERE matrix_id = ? AND kind = ? ORDER BY k",
+                row["matrix_id"], kind,
+            )  # fmt: skip
+            np.testing.assert_allclose([r["sigma"] for r in sigma], want, rtol=1e-6)
+
+
+def test_public_functions_and_scan_agree(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    base = analyzer.open_checkpoint(checkpoints / "base").read_matrix(f"{Q0}.weight")
+    tuned = analyzer.open_checkpoint(checkpoints / "full").read_matrix(f"{Q0}.weight")
+    (row,) = rows(
+        store,
+        """SELECT n_intruders, delta_fro FROM intruder JOIN matrix USING (matrix_id)
+        JOIN checkpoint c USING (checkpoint_id)
+        WHERE c.name = 'full' AND matrix.name = ? AND side = 'left'""",
+        f"{Q0}.weight",
+    )
+    assert row["n_intruders"] == intruder_dimensions(base, tuned).n_intruders
+    assert row["delta_fro"] == pytest.approx(float((tuned - base).double().norm()), rel=1e-9)
+
+
+def test_every_table_is_there_and_every_key_joins(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    assert set(store.tables()) >= {table.TABLE for table in TABLES} | {"meta"}
+    for table in TABLES:
+        names = [column.name for column in columns(table)]
+        assert store.table(table.TABLE).column_names == names
+        if "matrix_id" in names and table.TABLE != "matrix":
+            orphans = rows(
+                store, f'SELECT * FROM "{table.TABLE}" ANTI JOIN matrix USING (matrix_id)'
+            )
+            assert orphans == []
+    counts = rows(
+        store,
+        "SELECT matrix_id, kind, k FROM spectrum GROUP BY ALL HAVING count(*) > 1",
+    )
+    assert counts == []
+    (weights,) = rows(
+        store,
+        """SELECT count(*) AS n, (SELECT sum(least(rows, cols)) FROM matrix) AS want
+        FROM spectrum WHERE kind = 'weight'""",
+    )
+    assert weights["n"] == weights["want"]
+
+
+def test_frozen_matrices_have_a_zero_update(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    (row,) = rows(
+        store,
+        """SELECT m.status, s.fro_norm FROM matrix m JOIN checkpoint c USING (checkpoint_id)
+        JOIN spectrum_info s USING (matrix_id)
+        WHERE c.name = 'full' AND m.role = 'embed' AND s.kind = 'delta'""",
+    )
+    assert row == {"status": "zero_delta", "fro_norm": 0.0}
+
+
+def test_a_second_scan_does_nothing(checkpoints: Path) -> None:
+    first = analyzer.scan(checkpoints)
+    before = first.db.read_bytes()
+    again = analyzer.scan(checkpoints)
+    assert (again.n_computed, again.scan_id) == (0, None)
+    assert again.n_stored == first.n_computed
+    assert first.db.read_bytes() == before
+
+
+def test_new_checkpoints_cost_only_themselves(checkpoints: Path, save_lora) -> None:
+    first = analyzer.scan(checkpoints)
+    save_lora(checkpoints / "lora" / "checkpoint-30", scale=2.0)
+    again = analyzer.scan(checkpoints)
+    assert again.n_computed == 2 * 10
+    assert again.n_stored == first.n_computed
+
+
+def test_a_changed_checkpoint_replaces_its_rows(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    path = checkpoints / "full" / "model.safetensors"
+    save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
+    analyzer.scan(checkpoints)
+    (row,) = rows(
+        store,
+        """SELECT count(*) AS n, min(delta_fro_ratio) AS ratio FROM intruder
+        JOIN matrix USING (matrix_id) JOIN checkpoint c USING (checkpoint_id)
+        WHERE c.name = 'full' AND side = 'left'""",
+    )
+    assert row["n"] == 10
+    assert row["ratio"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_changed_base_is_compared_again(checkpoints: Path, save_full, base_weights) -> None:
+    first = analyzer.scan(checkpoints)
+    save_full(checkpoints / "base", {name: 3 * w for name, w in base_weights.items()})
+    again = analyzer.scan(checkpoints)
+    # Only the tails of the full fine-tune's own weights could have been kept.
+    assert again.n_computed > first.n_computed - 2 * 12
+    store = analyzer.connect(first.db)
+    full = rows(
+        store, "SELECT delta_fro_ratio AS ratio FROM intruder JOIN matrix USING (matrix_id)"
+        " JOIN checkpoint c USING (checkpoint_id) WHERE c.name = 'full'"
+    )  # fmt: skip
+    np.testing.assert_allclose([row["ratio"] for row in full], np.full(20, 2 / 3), rtol=0.01)
+
+
+def test_other_options_replace_only_what_depends_on_them(checkpoints: Path) -> None:
+    first = analyzer.scan(checkpoints)
+    again = analyzer.scan(checkpoints, options=analyzer.Options(k=3))
+    assert 0 < again.n_computed < first.n_computed
+    store = analyzer.connect(first.db)
+    assert rows(store, "SELECT DISTINCT k FROM intruder") == [{"k": 3}]
+    (vectors,) = rows(store, "SELECT max(j) AS j FROM intruder_vector")
+    assert vectors["j"] == 3
+
+
+def test_force_computes_again_without_duplicates(checkpoints: Path) -> None:
+    first = analyzer.scan(checkpoints)
+    store = analyzer.connect(first.db)
+    before = store.table("intruder").sort_by([("matrix_id", "ascending"), ("side", "ascending")])
+    again = analyzer.scan(checkpoints, force=True)
+    assert again.n_computed == first.n_computed
+    after = store.table("intruder").sort_by([("matrix_id", "ascending"), ("side", "ascending")])
+    assert after.equals(before)
+
+
+def test_one_analysis_alone(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints, analyses=["tails"]).db)
+    assert store.table("intruder").num_rows == 0
+    assert store.table("tail").num_rows > 0
+    with pytest.raises(UsageError, match="no analysis named nonsense"):
+        analyzer.scan(checkpoints, analyses=["nonsense"])
+
+
+def test_scan_and_welore_agree(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    per_checkpoint = rows(
+        store,
+        """SELECT checkpoint_id, min(achieved_err) AS err, sum(rank_pruned) AS pruned,
+        sum(least(rows, cols)) AS total, count(*) AS n
+        FROM welore JOIN matrix USING (matrix_id) GROUP BY ALL""",
+    )
+    assert len(per_checkpoint) == 4
+    for row in per_checkpoint:
+        assert row["n"] == 10
+        assert row["err"] == pytest.approx(row["pruned"] / row["total"])  # type: ignore[operator]
+        assert row["err"] >= 0.5  # type: ignore[operator]
+
+
+def test_without_a_base_weights_alone_are_analysed(tmp_path: Path, save_lora) -> None:
+    save_lora(tmp_path / "only")
+    summary = analyzer.scan(tmp_path)
+    assert "no base" in summary.not_run["intruders"]
+    store = analyzer.connect(summary.db)
+    assert {r["status"] for r in rows(store, "SELECT status FROM matrix")} == {"no_base"}
+
+
+def test_configuration_is_stored(checkpoints: Path) -> None:
+    store = analyzer.connect(analyzer.scan(checkpoints, options=analyzer.Options(seed=7)).db)
+    (scan,) = store.table("scan").to_pylist()
+    assert json.loads(scan["config_json"])["seed"] == 7
+    assert scan["status"] == "ok"
+    assert scan["ended_at"] >= scan["started_at"]
+
+
+def test_nothing_to_scan(tmp_path: Path) -> None:
+    with pytest.raises(NothingToScan):
+        analyzer.scan(tmp_path)
+    with pytest.raises(UsageError, match="no such"):
+        analyzer.scan(tmp_path / "absent")
