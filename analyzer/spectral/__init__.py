@@ -1,8 +1,9 @@
 """The spectral engine: singular values and vectors with an error bound, usable on any array."""
 
-from analyzer.spectral.backend import CPU, Backend, get_backend
+from analyzer.spectral.backend import CPU, Backend
 from analyzer.spectral.base_svd import BaseSVD
 from analyzer.spectral.clusters import clusters
+from analyzer.spectral.devices import get_backend
 from analyzer.spectral.gram import batched_svdvals, svdvals
 from analyzer.spectral.low_rank import low_rank_svd
 from analyzer.spectral.results import LowRankSVD, Spectrum, TopK, UpdatedTopK

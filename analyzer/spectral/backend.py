@@ -1,4 +1,4 @@
-"""Where dense linear algebra runs: numpy and SciPy on the CPU, torch on a CUDA device.
+"""Dense linear algebra as the algorithms see it, and its implementation by numpy and SciPy.
 
 The algorithms are written once, over arrays that understand ``@``, ``.T``, slices and arithmetic;
 a backend adds what numpy and torch spell differently. Everything is float64: a Gram matrix formed
@@ -7,34 +7,37 @@ in float32 or TF32 loses every singular value below 1e-3 of the largest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import scipy.linalg
 import torch
 
-from analyzer.errors import UsageError
 from analyzer.spectral.results import FloatArray
 
+dsyrk: Any = scipy.linalg.get_blas_funcs("syrk", dtype=np.float64)
+Answer = TypeVar("Answer")
 Array = Any  # numpy.ndarray or torch.Tensor, float64
-# torch.linalg.LinAlgError and torch.OutOfMemoryError both derive from RuntimeError.
-SOLVER_FAILURES = RuntimeError
 
 
 class Backend(Protocol):
-    """The operations that differ between numpy and torch."""
+    """The operations that differ between numpy and torch; `torch_device` is where blocks go."""
 
     @property
     def device(self) -> str: ...
+    @property
+    def torch_device(self) -> str: ...
     def asarray(self, x: FloatArray) -> Array: ...
     def numpy(self, x: Array) -> FloatArray: ...
     def zeros(self, *shape: int) -> Array: ...
     def norm(self, x: Array) -> float: ...
+    def add_gram(self, G: Array, block: torch.Tensor) -> Array: ...
+    def symmetric(self, G: Array) -> Array: ...
     def eigvalsh(self, G: Array) -> FloatArray: ...
     def eigh(self, G: Array) -> tuple[Array, Array]: ...
+    def leading_eigh(self, G: Array, k: int) -> tuple[Array, Array]: ...
     def qr(self, A: Array) -> tuple[Array, Array]: ...
     def svd(self, A: Array) -> tuple[Array, Array, Array]: ...
     def svdvals(self, A: Array) -> FloatArray: ...
@@ -43,9 +46,10 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class NumpyBackend:
-    """LAPACK through SciPy: `A.T @ A` is recognised as a syrk, rectangular SVDs stay fast."""
+    """LAPACK through SciPy; a Gram matrix has its lower triangle filled only."""
 
     device: str = "cpu"
+    torch_device: str = "cpu"
 
     def asarray(self, x: FloatArray) -> Array:
         return x
@@ -54,23 +58,45 @@ class NumpyBackend:
         return x
 
     def zeros(self, *shape: int) -> Array:
-        return np.zeros(shape)
+        return np.zeros(shape, order="F")
 
     def norm(self, x: Array) -> float:
         return float(np.sqrt(np.vdot(x, x)))
 
+    def add_gram(self, G: Array, block: torch.Tensor) -> Array:
+        """G + AᵀA in place, A (b, p): half the flops of a product and no temporary."""
+        A = block.numpy()
+        if A.flags.f_contiguous:
+            return dsyrk(1.0, A, beta=1.0, c=G, trans=1, lower=1, overwrite_c=1)
+        return dsyrk(1.0, A.T, beta=1.0, c=G, trans=0, lower=1, overwrite_c=1)
+
+    def symmetric(self, G: Array) -> Array:
+        """Both triangles of a Gram matrix."""
+        return np.tril(G) + np.tril(G, -1).T
+
     def eigvalsh(self, G: Array) -> FloatArray:
-        """Eigenvalues ascending; `G` is overwritten."""
+        """Eigenvalues ascending, from the lower triangle of `G`, which is overwritten."""
         values: Any = scipy.linalg.eigh(
-            G.T, eigvals_only=True, overwrite_a=True, check_finite=False, driver="evd"
+            G, eigvals_only=True, overwrite_a=True, check_finite=False, driver="evd"
         )
         return values
 
     def eigh(self, G: Array) -> tuple[Array, Array]:
         """Eigenvalues ascending and eigenvectors in columns; `G` is overwritten."""
         # evd: its vectors are orthogonal to 5e-15, those of evr only to 1e-12.
-        values, vectors = scipy.linalg.eigh(G.T, overwrite_a=True, check_finite=False, driver="evd")
+        values, vectors = scipy.linalg.eigh(G, overwrite_a=True, check_finite=False, driver="evd")
         return values, vectors
+
+    def leading_eigh(self, G: Array, k: int) -> tuple[Array, Array]:
+        """The k largest eigenvalues, descending, and their vectors; `G` is overwritten."""
+        p = G.shape[0]
+        if 4 * k > p:
+            values, vectors = self.eigh(G)
+            return values[: -k - 1 : -1], vectors[:, : -k - 1 : -1].copy()
+        values, vectors = scipy.linalg.eigh(
+            G, subset_by_index=(p - k, p - 1), overwrite_a=True, check_finite=False, driver="evr"
+        )
+        return values[::-1], vectors[:, ::-1].copy()
 
     def qr(self, A: Array) -> tuple[Array, Array]:
         factors: Any = scipy.linalg.qr(A, mode="economic", check_finite=False)
@@ -93,8 +119,9 @@ class NumpyBackend:
             return self.svd(A)[1]
 
     def is_positive_definite(self, A: Array) -> bool:
+        """Whether the Cholesky factorisation of the lower triangle of `A` exists."""
         try:
-            scipy.linalg.cholesky(A, check_finite=False)
+            scipy.linalg.cholesky(A, lower=True, check_finite=False)
         except scipy.linalg.LinAlgError:
             return False
         return True
@@ -103,116 +130,9 @@ class NumpyBackend:
 CPU = NumpyBackend()
 
 
-@dataclass(frozen=True)
-class TorchBackend:
-    """The same operations on a torch device.
-
-    Every eigensolver's first answer of a size class is checked (‖VᵀV−I‖ and residual), because
-    the driver behind `torch.linalg.eigh` changes with the version; one that fails, or runs out
-    of memory, is replaced by LAPACK.
-    """
-
-    device: str
-    _trusted: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
-
-    def asarray(self, x: FloatArray) -> Array:
-        return torch.as_tensor(np.ascontiguousarray(x), device=self.device)
-
-    def numpy(self, x: Array) -> FloatArray:
-        return x.cpu().numpy()
-
-    def zeros(self, *shape: int) -> Array:
-        return torch.zeros(shape, dtype=torch.float64, device=self.device)
-
-    def norm(self, x: Array) -> float:
-        return float(torch.linalg.vector_norm(x))
-
-    def eigvalsh(self, G: Array) -> FloatArray:
-        try:
-            if self._trusted.get(_size_class(G.shape[0])) is None:
-                return self.numpy(self.eigh(G)[0])
-            return self.numpy(torch.linalg.eigvalsh(G))
-        except torch.OutOfMemoryError:
-            return CPU.eigvalsh(self.numpy(G))
-
-    def eigh(self, G: Array) -> tuple[Array, Array]:
-        size = _size_class(G.shape[0])
-        if self._trusted.get(size, True):
-            try:
-                values, vectors = torch.linalg.eigh(G)
-                if size not in self._trusted:
-                    self._trusted[size] = self._verified(G, values, vectors)
-                if self._trusted[size]:
-                    return values, vectors
-            except SOLVER_FAILURES:
-                pass
-        values, vectors = CPU.eigh(self.numpy(G).copy())
-        return self.asarray(values), self.asarray(vectors)
-
-    def _verified(self, G: Array, values: Array, vectors: Array) -> bool:
-        p = G.shape[0]
-        identity = torch.eye(p, dtype=torch.float64, device=self.device)
-        skew = self.norm(vectors.T @ vectors - identity)
-        residual = self.norm(G @ vectors - vectors * values)
-        scale = float(values.abs().max()) if p else 0.0
-        return skew <= 1e-12 * p and residual <= 1e-12 * p * scale
-
-    def qr(self, A: Array) -> tuple[Array, Array]:
-        return torch.linalg.qr(A)
-
-    def svd(self, A: Array) -> tuple[Array, Array, Array]:
-        # cuSOLVER's QR-based gesvd: Jacobi, torch's default, stalls beyond 1024 columns.
-        try:
-            return torch.linalg.svd(A, full_matrices=False, driver=self._svd_driver())
-        except SOLVER_FAILURES:
-            left, values, right = CPU.svd(self.numpy(A))
-            return self.asarray(left), self.asarray(values), self.asarray(right)
-
-    def svdvals(self, A: Array) -> FloatArray:
-        try:
-            return self.numpy(torch.linalg.svdvals(A, driver=self._svd_driver()))
-        except SOLVER_FAILURES:
-            return CPU.svdvals(self.numpy(A))
-
-    def _svd_driver(self) -> str | None:
-        return "gesvd" if self.device.startswith("cuda") else None
-
-    def is_positive_definite(self, A: Array) -> bool:
-        return int(torch.linalg.cholesky_ex(A).info) == 0
-
-
-def _size_class(p: int) -> int:
-    return p.bit_length()
-
-
-def get_backend(device: str = "auto") -> Backend:
-    """The backend for ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` (``torch-cpu`` for tests).
-
-    Raises UsageError for a device that is not there.
-    """
-    if device == "auto":
-        return TorchBackend("cuda") if torch.cuda.is_available() else CPU
-    if device == "cpu":
-        return CPU
-    if device == "torch-cpu":
-        return TorchBackend("cpu")
-    name, _, index = device.partition(":")
-    if name != "cuda" or not (index.isdigit() or not index):
-        raise UsageError(f"no device named {device}", hint="choose auto, cpu, cuda or cuda:N")
-    if int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"{device} is not available",
-            hint="`analyzer doctor` lists the devices; try --device cpu",
-        )
-    return TorchBackend(device)
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Matrix products on CUDA without TF32, whatever the caller's program has set."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+def on_host_if_full(work: Callable[[Backend], Answer], backend: Backend) -> Answer:
+    """What `work` answers on a backend, or on the CPU if the device's memory does not suffice."""
     try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        return work(backend)
+    except torch.OutOfMemoryError:
+        return work(CPU)

@@ -14,10 +14,13 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import torch
 
-from analyzer.spectral.backend import CPU, Array, Backend, full_precision
-from analyzer.spectral.prepare import Matrix, Prepared, prepare
+from analyzer.spectral.backend import CPU, Array, Backend, on_host_if_full
+from analyzer.spectral.prepare import BLOCK, Matrix, Prepared, prepare
 from analyzer.spectral.results import EPS, FloatArray, Spectrum
+
+SMALLEST_BLOCK = 64
 
 
 def svdvals(
@@ -31,17 +34,9 @@ def svdvals(
     """
     started = time.perf_counter()
     X = prepare(W)
-    with full_precision():
-        if X.p == 0 or X.largest == 0.0:
-            values, error, used = np.zeros(X.p), np.zeros(X.p), "zero"
-        elif method == "direct":
-            values, error, used = *_direct(X, backend), "direct_svd"
-        else:
-            values, error = gram_singular_values(gram(X, backend), backend)
-            used = "gram"
-            exact_storage = X.source.element_size() == 8
-            if method == "auto" and exact_storage and np.any(error > rtol_small * values):
-                values, error, used = *_direct(X, backend), "direct_svd"
+    values, error, used = on_host_if_full(
+        lambda chosen: _all_values(X, rtol_small, method, chosen), backend
+    )
     return Spectrum(
         singular_values=values * X.scale,
         error=error * X.scale,
@@ -53,12 +48,39 @@ def svdvals(
     )
 
 
+def _all_values(
+    X: Prepared, rtol_small: float, method: str, backend: Backend
+) -> tuple[FloatArray, FloatArray, str]:
+    """Values, their errors and the method that gave them, of X itself."""
+    if X.p == 0 or X.largest == 0.0:
+        return np.zeros(X.p), np.zeros(X.p), "zero"
+    if method != "direct":
+        values, error = gram_singular_values(gram(X, backend), backend)
+        exact_storage = X.source.element_size() == 8
+        if method == "gram" or not exact_storage or np.all(error <= rtol_small * values):
+            return values, error, "gram"
+    return *_direct(X, backend), "direct_svd"
+
+
 def gram(X: Prepared, backend: Backend) -> Array:
-    """G = XᵀX (p, p) of the tall orientation, only one block resident at a time."""
+    """G = XᵀX (p, p) of the tall orientation, only one block resident at a time.
+
+    A device that runs out of memory gets smaller blocks; a G that does not fit there at all is
+    formed, and stays, in host memory.
+    """
+    rows = BLOCK
+    while rows >= SMALLEST_BLOCK:
+        try:
+            return _accumulated(X, backend, rows)
+        except torch.OutOfMemoryError:
+            rows //= 4
+    return _accumulated(X, CPU, BLOCK)
+
+
+def _accumulated(X: Prepared, backend: Backend, rows: int) -> Array:
     G = backend.zeros(X.p, X.p)
-    for block in X.tall_blocks():
-        A = backend.asarray(block)  # (b, p)
-        G += A.T @ A
+    for block in X.tall_blocks(rows, backend.torch_device):
+        G = backend.add_gram(G, block)
     return G
 
 

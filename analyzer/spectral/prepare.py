@@ -1,7 +1,8 @@
 """Exact decoding, finiteness and scaling of a stored matrix, block by block.
 
 bf16, fp16, fp8 and fp32 are subsets of float64, so decoding is exact. Scaling by a power of two
-is exact as well and keeps 1e-300 … 1e300 and float32 subnormals away from underflow.
+is exact as well and keeps 1e-300 … 1e300 and float32 subnormals away from underflow. A stored
+matrix may be a read-only memory map: it is read in row blocks and never written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch
 from analyzer.errors import NonFinite, ShapeMismatch
 from analyzer.spectral.results import FloatArray
 
-BLOCK = 2048  # long-side extent of one float64 block
+BLOCK = 1024  # long-side extent of one float64 block
+CACHED_BLOCK = 2**17  # entries of a block that stays in the processor's cache
+DEVICE_BLOCK = 2**24  # entries of a block on a GPU
 Matrix = np.ndarray | torch.Tensor
 
 
@@ -40,20 +43,57 @@ class Prepared:
         """2^exponent: what the results of X are multiplied with."""
         return float(np.ldexp(1.0, self.exponent))
 
-    def tall_blocks(self) -> Iterator[FloatArray]:
-        """Blocks (≤ 2048, p) of X with the long side first (X or Xᵀ, whichever is tall)."""
+    def tall_blocks(self, rows: int = BLOCK, device: str = "cpu") -> Iterator[torch.Tensor]:
+        """Float64 blocks (≤ rows, p) of X with the long side first (X or Xᵀ, if m < n)."""
         m, n = self.shape
-        for start in range(0, max(m, n), BLOCK):
-            part = slice(start, start + BLOCK)
-            block = self.source[part] if m >= n else self.source[:, part].T
-            yield self._scaled(block)
+        tall = self.source if m >= n else self.source.T
+        for start in range(0, max(m, n), rows):
+            yield _scaled(tall[start : start + rows].to(device), -self.exponent)
 
     def dense(self) -> FloatArray:
         """X as one float64 array (m, n)."""
-        return self._scaled(self.source)
+        return _scaled(self.source, -self.exponent).numpy()
 
-    def _scaled(self, block: torch.Tensor) -> FloatArray:
-        return np.ldexp(block.to(torch.float64).numpy(), -self.exponent)
+    def times(self, Y: torch.Tensor) -> torch.Tensor:
+        """X Y (m, c) for Y (n, c), on the device of Y, one cached block of X at a time."""
+        half, rest = _split(-self.exponent)
+        Y = Y * half
+        out = Y.new_empty(self.shape[0], Y.shape[1])
+        for rows, block in self._row_blocks(Y.device):
+            torch.mm(block, Y, out=out[rows])
+        return out.mul_(rest)
+
+    def adjoint_times(self, Y: torch.Tensor) -> torch.Tensor:
+        """Xᵀ Y (n, c) for Y (m, c)."""
+        half, rest = _split(-self.exponent)
+        rows_of_Y = (Y * half).T.contiguous()  # YᵀX: BLAS is slower on a transposed block
+        out = Y.new_zeros(Y.shape[1], self.shape[1])
+        for rows, block in self._row_blocks(Y.device):
+            out.addmm_(rows_of_Y[:, rows], block)
+        return out.mul_(rest).T
+
+    def _row_blocks(self, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Row blocks of W itself in float64; one buffer serves all of them."""
+        m, n = self.shape
+        if self.source.dtype == torch.float64 and self.source.device == device:
+            yield slice(0, m), self.source
+            return
+        entries = CACHED_BLOCK if device.type == "cpu" else DEVICE_BLOCK
+        height = max(1, entries // max(n, 1))
+        buffer = torch.empty(min(height, m), n, dtype=torch.float64, device=device)
+        for start in range(0, m, height):
+            block = self.source[start : start + height]
+            yield slice(start, start + height), buffer[: block.shape[0]].copy_(block)
+
+
+def tall_product(X: Prepared, Y: torch.Tensor) -> torch.Tensor:
+    """X Y (q, c), X in its tall orientation (q, p), Y (p, c)."""
+    return X.times(Y) if X.shape[0] >= X.shape[1] else X.adjoint_times(Y)
+
+
+def short_product(X: Prepared, Y: torch.Tensor) -> torch.Tensor:
+    """Xᵀ Y (p, c), X in its tall orientation (q, p), Y (q, c)."""
+    return X.adjoint_times(Y) if X.shape[0] >= X.shape[1] else X.times(Y)
 
 
 def prepare(W: Matrix) -> Prepared:
@@ -79,6 +119,23 @@ def prepare(W: Matrix) -> Prepared:
     return Prepared(source, exponent, largest)
 
 
+def _scaled(block: torch.Tensor, exponent: int) -> torch.Tensor:
+    """2^exponent · block in float64; the block itself if there is nothing to do."""
+    if exponent == 0:
+        return block.to(torch.float64)
+    half, rest = _split(exponent)
+    if abs(exponent) < 1000:
+        half, rest = half * rest, 1.0
+    scaled = block.to(torch.float64, copy=True).mul_(half)
+    return scaled if rest == 1.0 else scaled.mul_(rest)
+
+
+def _split(exponent: int) -> tuple[float, float]:
+    """Two powers of two whose product is 2^exponent."""
+    half = exponent // 2
+    return float(np.ldexp(1.0, half)), float(np.ldexp(1.0, exponent - half))
+
+
 def _as_tensor(W: Matrix) -> torch.Tensor:
     if isinstance(W, torch.Tensor):
         tensor = W.detach().cpu()
@@ -86,9 +143,17 @@ def _as_tensor(W: Matrix) -> torch.Tensor:
     array = np.asarray(W)
     if array.dtype not in (np.float16, np.float32, np.float64):
         array = array.astype(np.float64)
-    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+    if any(stride < 0 for stride in array.strides):
         array = array.copy()
-    return torch.from_numpy(array)
+    return torch.from_numpy(array if array.flags.writeable else _unlocked(array))
+
+
+def _unlocked(array: np.ndarray) -> np.ndarray:
+    """The same memory without the read-only flag, which torch would warn about."""
+    view = dict(array.__array_interface__)
+    view["data"] = (view["data"][0], False)
+    holder = type("Memory", (), {"__array_interface__": view, "base": array})()
+    return np.asarray(holder)
 
 
 def _comparable(block: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
-from analyzer.spectral.backend import CPU, Backend, full_precision
+from analyzer.spectral.backend import CPU, Backend, on_host_if_full
 from analyzer.spectral.certificates import (
     none_above,
     probe,
@@ -12,12 +13,12 @@ from analyzer.spectral.certificates import (
     value_and_angle_error,
 )
 from analyzer.spectral.gram import gram
-from analyzer.spectral.lanczos import Operator, Ritz, lanczos, matrix_operator
-from analyzer.spectral.prepare import Matrix, Prepared, prepare
-from analyzer.spectral.results import FloatArray, TopK
-from analyzer.spectral.vectors import thin_svd
+from analyzer.spectral.lanczos import Ritz, lanczos, matrix_operator
+from analyzer.spectral.prepare import Matrix, Prepared, prepare, short_product, tall_product
+from analyzer.spectral.results import EPS, FloatArray, TopK
 
-LANCZOS_FROM = 512  # below, the Gram matrix is cheaper
+GRAM_UP_TO = 1536  # short side: a Gram matrix and k of its eigenvectors cost less than Lanczos
+GRAM_RESOLVES = 1e-4  # σ_k/σ₁ down to which Gram vectors leave residuals of rounding size
 PROBE_SLACK = 1e-3
 MOST_PASSES = 1000  # over W, before the Gram matrix is the cheaper way
 
@@ -34,22 +35,52 @@ def svd_topk(
 ) -> TopK:
     """The k leading triplets of W (m, n) with residuals, error bounds and completeness.
 
-    Lanczos for k ≤ p/20 and p > 512, else the Gram matrix. `v0` (min(m, n),) is a warm right
-    vector (left, if m < n), mixed half and half with a random one. `certify`: ``probe``,
-    ``cholesky`` or ``none``. k > p gives p triplets. Raises NonFinite.
+    Eigenvectors of the Gram matrix, complete by construction, for p ≤ 1536 or k > p/20; Lanczos
+    beyond, with a certificate: `certify` is ``probe``, ``cholesky`` or ``none``. `v0`
+    (min(m, n),) is a warm right vector (left, if m < n), mixed half and half with a random one;
+    `tol` is relative to σ₁. k > p gives p triplets. Raises NonFinite.
     """
     X = prepare(W)
     k = min(k, X.p)
     if k == 0 or X.largest == 0.0:
-        U, _, V, _, _ = thin_svd(W, backend)
         zero = np.zeros(k)
-        return TopK(U[:, :k], zero, V[:, :k].T, zero, zero, np.ones(k), True, "degenerate")
-    if X.p <= LANCZOS_FROM or k > X.p // 20:
-        return _dense(W, X, k, backend)
+        U, V = np.eye(X.shape[0], k), np.eye(X.shape[1], k)
+        return TopK(U, zero, V.T, zero, zero, np.ones(k), True, "degenerate")
     rng = np.random.default_rng(seed)
-    with full_precision():
-        found = _lanczos(X, k, tol, _start(X.p, v0, rng), certify, rng, backend)
-    return found or _dense(W, X, k, backend)
+
+    def work(chosen: Backend) -> TopK:
+        found = None
+        if X.p > GRAM_UP_TO and k <= X.p // 20:
+            found = _lanczos(X, k, tol, _start(X.p, v0, rng), certify, rng, chosen)
+        return found or _by_gram(X, k, chosen)
+
+    return on_host_if_full(work, backend)
+
+
+def _by_gram(X: Prepared, k: int, backend: Backend) -> TopK:
+    """Short vectors from XᵀX; an SVD of X times them gives the long ones and the values."""
+    eigenvalues, vectors = backend.leading_eigh(gram(X, backend), min(k + 1, X.p))
+    s = np.sqrt(np.maximum(backend.numpy(eigenvalues), 0.0))
+    if s[k - 1] < GRAM_RESOLVES * s[0]:
+        return _direct(X, k, backend)
+    basis = torch.linalg.qr(torch.as_tensor(vectors)[:, :k]).Q
+    long, values, turn = torch.linalg.svd(tall_product(X, basis), full_matrices=False)
+    short = basis @ turn.T
+    r1 = torch.linalg.vector_norm(tall_product(X, short) - long * values, dim=0)
+    r2 = torch.linalg.vector_norm(short_product(X, long) - short * values, dim=0)
+    U, S, V, r1, r2 = (x.cpu().numpy() for x in (long, values, short, r1, r2))
+    return _result(X, U, S, V, float(s[k]) if k < X.p else 0.0, r1, r2, True, "gram_eigh")
+
+
+def _direct(X: Prepared, k: int, backend: Backend) -> TopK:
+    """The dense SVD, for leading values that reach down to where a Gram matrix is blind."""
+    op = matrix_operator(backend.asarray(X.dense()))
+    U, s, Vh = (backend.numpy(part) for part in backend.svd(backend.asarray(X.dense())))
+    left, right = (U, Vh.T) if X.shape[0] >= X.shape[1] else (Vh.T, U)
+    left, right = left[:, :k], right[:, :k]
+    following = float(s[k]) if k < s.size else 0.0
+    r1, r2 = triplet_residual(op, left, s[:k], right, backend)
+    return _result(X, left, s[:k], right, following, r1, r2, True, "direct_svd")
 
 
 def _start(p: int, v0: FloatArray | None, rng: np.random.Generator) -> FloatArray:
@@ -78,58 +109,47 @@ def _lanczos(
         if not ritz.converged:
             return None
         U, s, V = ritz.U[:, :k], ritz.S[:k], ritz.V[:, :k]
-        if certify == "none":
-            return _result(X, op, U, s, V, float(ritz.S[k]), False, "lanczos", backend)
-        missed, direction = probe(op, U, V, rng, backend)
-        complete = missed <= s[-1] * (1 + PROBE_SLACK)
+        complete, direction = certify == "none", start
+        if not complete:
+            missed, direction = probe(op, U, V, rng, backend)
+            complete = missed <= s[-1] * (1 + PROBE_SLACK)
         if complete and certify == "cholesky":
-            complete = none_above(gram(X, backend), s, V, float(s[-1]) * (1 + 1e-6), backend)
+            G = backend.symmetric(gram(X, backend))
+            complete = none_above(G, s, V, float(s[-1]) * (1 + 1e-6), backend)
         if complete:
-            method = f"lanczos_{certify}"
-            return _result(X, op, U, s, V, float(ritz.S[k]), True, method, backend)
+            r1, r2 = triplet_residual(op, U, s, V, backend)
+            method = "lanczos" if certify == "none" else f"lanczos_{certify}"
+            following = float(ritz.S[k])
+            return _result(X, U, s, V, following, r1, r2, certify != "none", method)
         known, start = ritz, direction
     return None
 
 
-def _dense(W: Matrix, X: Prepared, k: int, backend: Backend) -> TopK:
-    U, s, V, _, method = thin_svd(W, backend)
-    left, right = (U, V) if X.shape[0] >= X.shape[1] else (V, U)
-    op = matrix_operator(backend.asarray(X.dense()))
-    following = float(s[k] / X.scale) if k < s.size else 0.0
-    with full_precision():
-        return _result(
-            X, op, left[:, :k], s[:k] / X.scale, right[:, :k], following, True, method, backend
-        )
-
-
 def _result(
     X: Prepared,
-    op: Operator,
     U: FloatArray,
     s: FloatArray,
     V: FloatArray,
     next_value: float,
+    r1: FloatArray,
+    r2: FloatArray,
     certified: bool,
     method: str,
-    backend: Backend,
 ) -> TopK:
-    """Certificates, back to the scale and orientation of the stored matrix, signs fixed."""
+    """Error bounds, back to the scale and orientation of the stored matrix, signs fixed."""
     m, n = X.shape
-    r1, r2 = triplet_residual(op, U, s, V, backend)
-    square = m == n
-    error, angle = value_and_angle_error(s, next_value, r1, r2, square=square)
-    if s.size == X.p and square:
-        error, angle = value_and_angle_error(s, -np.inf, r1, r2, square=square)
+    if s.size == X.p and m == n:
+        next_value = -np.inf  # nothing follows, not even a 0
+    error, angle = value_and_angle_error(s, next_value, r1, r2, square=m == n)
     left, right = (U, V) if m >= n else (V, U)
     lead = np.argmax(np.abs(left), axis=0)
     sign = np.where(left[lead, np.arange(s.size)] < 0, -1.0, 1.0)
-    rho = np.sqrt((r1**2 + r2**2) / 2)
     return TopK(
         U=left * sign,
         S=s * X.scale,
         Vh=(right * sign).T,
-        residual=rho * X.scale,
-        error=error * X.scale,
+        residual=np.sqrt((r1**2 + r2**2) / 2) * X.scale,
+        error=np.maximum(error, 8 * np.sqrt(X.p) * EPS * s[0]) * X.scale,
         angle_error=angle,
         certified=certified,
         method=method,

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.errors import NonFinite, ShapeMismatch
-from analyzer.spectral import batched_svdvals, get_backend, svdvals
+from analyzer.spectral import BaseSVD, batched_svdvals, get_backend, svd_topk, svdvals, topk
+from analyzer.spectral.prepare import prepare
 
 BACKENDS = ["cpu", "torch-cpu"]
 
@@ -107,3 +108,35 @@ def test_batches_of_small_matrices() -> None:
     stack = np.random.default_rng(2).standard_normal((7, 5, 9)) * 1e-200
     want = np.linalg.svd(stack * 1e200, compute_uv=False)
     np.testing.assert_allclose(batched_svdvals(stack) * 1e200, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("device", BACKENDS)
+def test_noise_of_a_rank_deficient_matrix_is_no_more_than_its_error(device: str) -> None:
+    rng = np.random.default_rng(3)
+    W = rng.standard_normal((60, 5)) @ rng.standard_normal((5, 40))
+    for method in ("gram", "direct", "auto"):
+        found = svdvals(W, method=method, backend=get_backend(device))
+        assert np.all(found.singular_values[5:] <= found.error[5:])
+        assert np.all(found.singular_values[:5] > found.error[:5])
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    W = np.random.default_rng(4).standard_normal((120, 90))
+    np.testing.assert_array_equal(svdvals(W).singular_values, svdvals(W).singular_values)
+    for method in ("gram_eigh", "lanczos_probe"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(topk, "GRAM_UP_TO", 1536 if method == "gram_eigh" else 10)
+            one, two = svd_topk(W, 4), svd_topk(W, 4)
+        assert one.method == method
+        np.testing.assert_array_equal(one.U, two.U)
+    base = BaseSVD.compute(W)
+    P, Q = W[:, :3], W[:90, 3:6] / 9
+    np.testing.assert_array_equal(base.update(P, Q).topk(4).X, base.update(P, Q).topk(4).X)
+
+
+def test_only_blocks_are_decoded() -> None:
+    for shape in ((5000, 12), (12, 5000)):
+        X = prepare(torch.ones(shape, dtype=torch.bfloat16) * 3)
+        blocks = list(X.tall_blocks(rows=1024))
+        assert [block.shape for block in blocks] == [(1024, 12)] * 4 + [(904, 12)]
+        assert sum(float(block.sum()) for block in blocks) * X.scale == 3 * 60000

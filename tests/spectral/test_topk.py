@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analyzer.spectral import BaseSVD, clusters, get_backend, low_rank_svd, svd_topk
+from analyzer.spectral import clusters, get_backend, low_rank_svd, svd_topk, topk
 from analyzer.spectral.backend import CPU
 from analyzer.spectral.certificates import none_above, probe, value_and_angle_error
 from analyzer.spectral.lanczos import lanczos, matrix_operator
@@ -27,6 +27,13 @@ def test_lanczos_on_the_identity_survives_breakdown() -> None:
     np.testing.assert_allclose(ritz.S, np.ones(5), atol=1e-14)
 
 
+@pytest.fixture
+def by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iterate at sizes for which the Gram matrix would be chosen."""
+    monkeypatch.setattr(topk, "GRAM_UP_TO", 256)
+
+
+@pytest.mark.usefixtures("by_lanczos")
 @pytest.mark.parametrize("device", ["cpu", "torch-cpu"])
 @pytest.mark.parametrize("certify", ["probe", "cholesky"])
 def test_a_twentyfold_value_is_found_twenty_times(certify: str, device: str) -> None:
@@ -38,16 +45,22 @@ def test_a_twentyfold_value_is_found_twenty_times(certify: str, device: str) -> 
     assert found.method.startswith("lanczos")
 
 
-@pytest.mark.parametrize("shape", [(700, 600), (600, 700), (640, 640)])
-def test_bounds_hold_against_dense(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("device", ["cpu", "torch-cpu"])
+@pytest.mark.parametrize("limit", [256, 1536])
+@pytest.mark.parametrize("shape", [(700, 400), (400, 700), (440, 440)])
+def test_bounds_hold_against_dense(
+    shape: tuple[int, int], limit: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topk, "GRAM_UP_TO", limit)
     rng = np.random.default_rng(3)
     W = 0.02 * rng.standard_normal(shape)
     W += (rotation(shape[0], 4)[:, :32] * (2.0 / np.arange(1, 33))) @ rotation(shape[1], 5)[
         :, :32
     ].T
     U, s, Vh = np.linalg.svd(W, full_matrices=False)
-    found = svd_topk(W, 10)
-    assert found.method == "lanczos_probe"
+    found = svd_topk(W, 10, backend=get_backend(device))
+    assert found.method == ("lanczos_probe" if limit == 256 else "gram_eigh")
+    assert found.certified
     assert np.all(np.abs(found.S - s[:10]) <= found.error + 1e-14 * s[0])
     sin_u = np.sqrt(np.maximum(1 - np.sum(found.U * U[:, :10], axis=0) ** 2, 0))
     sin_v = np.sqrt(np.maximum(1 - np.sum(found.Vh * Vh[:10], axis=1) ** 2, 0))
@@ -55,6 +68,7 @@ def test_bounds_hold_against_dense(shape: tuple[int, int]) -> None:
     assert np.all(np.hypot(sin_u, sin_v) <= found.angle_error + 1e-7)
 
 
+@pytest.mark.usefixtures("by_lanczos")
 def test_warm_start_without_the_new_direction_still_finds_it() -> None:
     n = 700
     s = np.linspace(5, 1, n)
@@ -113,18 +127,23 @@ def test_low_rank_wider_than_the_matrix() -> None:
     np.testing.assert_allclose(low_rank_svd(P, Q).S, want, rtol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(40, 40), (60, 25), (25, 60), (1, 9)])
-@pytest.mark.parametrize("grade", [0, 4, 8])
-def test_base_svd_is_a_svd(shape: tuple[int, int], grade: int) -> None:
-    p = min(shape)
-    s = np.logspace(0, -grade, p)
-    W = (rotation(shape[0], 9)[:, :p] * s) @ rotation(shape[1], 10)[:, :p].T
-    svd = BaseSVD.compute(W)
-    np.testing.assert_allclose(svd.U.T @ svd.U, np.eye(p), atol=1e-12)
-    np.testing.assert_allclose(svd.V.T @ svd.V, np.eye(p), atol=1e-12)
-    # XV is made orthogonal by QR, which costs ε σ₁²/σ_p at most: 1e-10 at the guard of 1e-6.
-    np.testing.assert_allclose((svd.U * svd.s) @ svd.V.T, W, atol=1e-9)
-    assert np.all(np.abs(svd.s - s) <= svd.error + 1e-15)
+def test_leading_values_that_a_gram_matrix_cannot_see() -> None:
+    s = np.logspace(0, -12, 30)
+    W = (rotation(50, 11)[:, :30] * s) @ rotation(30, 12).T
+    found = svd_topk(W, 25)
+    assert found.method == "direct_svd"
+    assert np.all(np.abs(found.S - s[:25]) <= found.error + 1e-15)
+
+
+def test_one_thread_of_every_shape() -> None:
+    for shape in ((1, 1), (1, 9), (9, 1), (2, 2), (3, 200)):
+        W = np.random.default_rng(13).standard_normal(shape) * 1e-250
+        U, s, Vh = np.linalg.svd(W * 1e250, full_matrices=False)
+        found = svd_topk(W, 2)
+        np.testing.assert_allclose(found.S * 1e250, s[:2], rtol=1e-12)
+        np.testing.assert_allclose(np.abs(found.U), np.abs(U[:, :2]), atol=1e-12)
+        np.testing.assert_allclose(np.abs(found.Vh), np.abs(Vh[:2]), atol=1e-12)
+        assert np.all(found.U[np.abs(found.U).argmax(axis=0), range(found.S.size)] > 0)
 
 
 def test_clusters() -> None:

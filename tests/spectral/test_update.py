@@ -1,7 +1,5 @@
 """Base + low-rank update: forty-digit references, exact counts, agreement with dense SVDs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,27 +42,29 @@ def test_tall_reference() -> None:
     W0 = U * np.array([5.0, 4, 3, 2, 1])
     P = np.sin(np.outer(rows + 1, [2, 3]))
     Q = np.cos(np.outer([1, 2], np.arange(5) + 3)).T
-    base = BaseSVD(U, np.array([5.0, 4, 3, 2, 1]), np.eye(5), np.zeros(5), "given")
-    for update in (base.update(P, Q), BaseSVD.compute(W0).update(P, Q)):
-        cosines, _ = update.cosine_max(5)
-        np.testing.assert_allclose(
-            update.topk(5).S,
-            [6.3202341501546296, 4.8330133378828661, 3.8699253624144150, 3.2307861449741672,
-             1.3363425495460481],
-            rtol=1e-13,
-        )  # fmt: skip
-        np.testing.assert_allclose(
-            cosines,
-            [0.741299148138, 0.464381602912, 0.890125371376, 0.715865589669, 0.670932999196],
-            atol=1e-11,
-        )
+    update = BaseSVD.compute(W0).update(P, Q)
+    cosines, _ = update.cosine_max(5)
+    np.testing.assert_allclose(
+        update.topk(5).S,
+        [6.3202341501546296, 4.8330133378828661, 3.8699253624144150, 3.2307861449741672,
+         1.3363425495460481],
+        rtol=1e-13,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        cosines,
+        [0.741299148138, 0.464381602912, 0.890125371376, 0.715865589669, 0.670932999196],
+        atol=1e-11,
+    )
+    np.testing.assert_allclose(
+        low_rank_svd(P, Q).S, [4.3737997518528563, 4.0195551534496739], rtol=1e-13
+    )
 
 
 def test_a_minor_base_direction_that_grows_is_not_new() -> None:
     s = np.concatenate([[10, 9, 8, 7, 6], np.linspace(5, 1, 35)])
     P, Q = np.zeros((40, 1)), np.zeros((40, 1))
     P[39], Q[38] = 1.0, 5.5
-    update = BaseSVD(np.eye(40), s, np.eye(40), np.zeros(40), "given").update(P, Q)
+    update = BaseSVD.compute(np.diag(s)).update(P, Q)
     np.testing.assert_allclose(update.topk(7).S, [10, 9, 8, 7, 6, 5.69742516, 5], atol=1e-8)
     cosines, index = update.cosine_max(7)
     assert cosines[5] == pytest.approx(0.98115223, abs=1e-8)
@@ -84,8 +84,9 @@ def test_core_equals_dense(m: int, n: int, r: int, seed: int) -> None:
     U, s, _ = np.linalg.svd(W, full_matrices=False)
     p = min(m, n)
     top = update.topk(p)
-    np.testing.assert_allclose(top.S, s, atol=1e-12 * s[0])
-    assert update.fro_norm() == pytest.approx(float(np.linalg.norm(W)), rel=1e-12)
+    assert np.all(np.abs(top.S - s) <= top.error + 1e-14 * s[0])
+    assert np.all(top.error < 1e-9 * s[0])
+    assert update.fro_norm() == pytest.approx(float(np.linalg.norm(W)), rel=1e-9)
     gaps = np.abs(np.diff(np.append(s, 0.0)))
     clear = np.minimum(gaps, np.append(np.inf, gaps[:-1])) > 1e-4 * s[0]
     want = np.abs(base.U.T @ U)
@@ -102,7 +103,7 @@ def test_lanczos_core_equals_dense(shape: tuple[int, int]) -> None:
     P, Q = rng.standard_normal((shape[0], 8)), rng.standard_normal((shape[1], 8)) / 100
     base = BaseSVD.compute(W0)
     top = base.update(P, Q).topk(10)
-    assert top.method == "lanczos_inertia"
+    assert top.method == "shift_invert_inertia"
     assert top.certified
     U, s, Vh = np.linalg.svd(W0 + P @ Q.T, full_matrices=False)
     p = min(shape)
@@ -110,16 +111,7 @@ def test_lanczos_core_equals_dense(shape: tuple[int, int]) -> None:
     for got, want in ((top.X, base.U.T @ U), (top.Y, base.V.T @ Vh.T)):
         wrong = np.abs(np.abs(got[:p]) - np.abs(want[:, :10])).max(axis=0)
         assert np.all(wrong <= top.cos_error + 1e-11)
-    assert np.all(top.cos_error < 1e-6)
-
-
-def test_cached_base(tmp_path: Path) -> None:
-    W0 = np.random.default_rng(12).standard_normal((9, 6)).astype(np.float32)
-    first = BaseSVD.load_or_compute(W0, tmp_path)
-    again = BaseSVD.load_or_compute(W0, tmp_path)
-    assert again.method == "cached"
-    np.testing.assert_array_equal(first.U, again.U)
-    assert BaseSVD.load_or_compute(W0 * 2, tmp_path).method != "cached"
+    assert np.all(top.cos_error < 1e-5)
 
 
 def test_wrong_shapes_are_named() -> None:
