@@ -67,7 +67,7 @@ def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]
                l.k, l.epsilon, v.maxcos AS "min |cos|", l.delta_fro_ratio AS "‖ΔW‖/‖W‖",
                l.delta_spectral_norm AS "‖ΔW‖₂", l.theta_star AS "θ*",
                l.critical_multiplier AS "×critical", l.delta_effective_rank AS "erank ΔW",
-               m.status, m.detail
+               m.status
         FROM matrix m
         LEFT JOIN intruder l ON l.matrix_id = m.matrix_id AND l.side = 'left'
         LEFT JOIN intruder r ON r.matrix_id = m.matrix_id AND r.side = 'right'
@@ -79,7 +79,7 @@ def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]
         [checkpoint["checkpoint_id"]],
     ).to_pylist()
     told = [row | {"verdict": intruder_verdict(row)} for row in rows]
-    return _without(told, ("k", "epsilon", "status", "detail"))
+    return _without(told, ("k", "epsilon", "status"))
 
 
 def update_summary(store: Store, checkpoint: dict[str, Any]) -> str:
@@ -109,7 +109,7 @@ def weight_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]
                t.alpha, t.alpha_lo AS "95% from", t.alpha_hi AS "to", t.n_tail, t.ks_d AS "KS D",
                t.null_q AS noise, s.stable_rank AS "stable rank", s.effective_rank AS "erank",
                s.numerical_rank AS "rank", w.rank_kept AS kept, t.num_spikes AS spikes,
-               t.phase, t.status AS tail_status, m.status, m.detail
+               t.phase, t.status AS tail_status, m.status
         FROM matrix m
         LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
         LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
@@ -119,7 +119,7 @@ def weight_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]
         [checkpoint["checkpoint_id"]],
     ).to_pylist()
     told = [row | {"verdict": tail_verdict(row)} for row in rows]
-    return _without(told, ("phase", "tail_status", "status", "detail"))
+    return _without(told, ("phase", "tail_status", "status"))
 
 
 def paired_rows(
@@ -155,7 +155,7 @@ def intruder_verdict(row: dict[str, Any]) -> str:
     if row["status"] in TUNED_WORDS:
         return TUNED_WORDS[row["status"]]
     if row["status"] != "ok":
-        return row["detail"] or row["status"]
+        return row["status"].replace("_", " ")
     if row["intruders"] is None:
         return "not compared"
     if row["?"]:
@@ -170,7 +170,7 @@ def intruder_verdict(row: dict[str, Any]) -> str:
 def tail_verdict(row: dict[str, Any]) -> str:
     """A matrix's tail in words."""
     if row["status"] not in ("ok", *TUNED_WORDS):
-        return row["detail"] or row["status"]
+        return row["status"].replace("_", " ")
     if row["tail_status"] not in (None, "ok"):
         return row["tail_status"].replace("_", " ")
     return PHASE_WORDS.get(row["phase"], "undecided")

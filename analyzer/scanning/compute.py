@@ -52,8 +52,20 @@ class Outcome:
         return self.status not in ("ok", "zero_delta")
 
 
-def run_job(job: Job, tools: Tools) -> Iterator[Outcome]:
-    """Compute every unit of a job; a matrix that fails becomes an outcome with a status."""
+def finish_job(job: Job, tools: Tools) -> tuple[list[Outcome], Nulls]:
+    """Every unit of a job, and the nulls: a worker process draws on a copy of its own.
+
+    A matrix that fails becomes an outcome with a status.
+    """
+    return list(_outcomes(job, tools)), tools.nulls
+
+
+def crashed(unit: Unit) -> Outcome:
+    """A unit whose job killed its process; not marked as done, so that the next scan tries."""
+    return Outcome(unit, (), "crashed", f"{unit.entry.row.name}: its process was killed")
+
+
+def _outcomes(job: Job, tools: Tools) -> Iterator[Outcome]:
     judged = any("intruders" in unit.params for unit in job.units)
     base = (
         BaseMatrix(job.base, tools.backend, with_vectors=judged) if job.base is not None else None

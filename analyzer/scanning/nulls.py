@@ -39,6 +39,12 @@ class Nulls:
             self._known[shape] = self._fresh[shape] = null_statistics(rows, cols, seed=seed)
         return self._known[shape]
 
+    def add(self, other: Nulls) -> None:
+        """Take over what another worker drew."""
+        for shape, drawn in other._fresh.items():
+            if shape not in self._known:
+                self._known[shape] = self._fresh[shape] = drawn
+
     def save(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Store what was drawn since the last time."""
         while self._fresh:

@@ -124,7 +124,7 @@ def _run(
     try:
         for batch in batches(run_jobs(plan.jobs, options, nulls, device, workers, report)):
             partial |= write_batch(db, scan_id, batch, nulls)
-            computed += sum(len(outcome.unit.params) for outcome in batch)
+            computed += sum(len(o.unit.params) for o in batch if not o.failed)
         with writer(db) as connection:
             for checkpoint_id in pending_welore(connection):
                 write_welore(connection, checkpoint_id)
