@@ -22,6 +22,7 @@ from analyzer.spectral.inertia import inertia_count
 from analyzer.spectral.lanczos import Operator, lanczos
 from analyzer.spectral.results import EPS, FloatArray, Spectrum, UpdatedTopK
 from analyzer.spectral.shift_invert import CoreTriplets, leading_triplets
+from analyzer.spectral.topk import svd_topk
 
 DENSE_UP_TO = 80  # core size below which LAPACK is the quickest
 SHIFT_INVERT_UP_TO = 16  # rank r: a sweep costs r², a Lanczos step r
@@ -127,6 +128,14 @@ class LowRankUpdate:
         return _certified(X, self.s[:k], Y, np.zeros(k), self.noise, following, "unchanged")
 
     def _dense(self, k: int) -> UpdatedTopK:
+        """From the core as a dense matrix: by its Gram matrix, by LAPACK where it is small."""
+        if self.s.size > DENSE_UP_TO:
+            found = svd_topk(self.core(), k + 1)
+            following = float(found.S[k]) if found.S.size > k else 0.0
+            return _certified(
+                found.U[:, :k], found.S[:k], found.Vh[:k].T, found.residual[:k],
+                self.noise, following, found.method,
+            )  # fmt: skip
         U, s, Vh = CPU.svd(self.core())
         following = float(s[k]) if k < s.size else 0.0
         noise = float(8 * np.sqrt(s.size) * EPS * s[0]) + self.noise
