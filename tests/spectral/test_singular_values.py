@@ -140,3 +140,10 @@ def test_only_blocks_are_decoded() -> None:
         blocks = list(X.tall_blocks(rows=1024))
         assert [block.shape for block in blocks] == [(1024, 12)] * 4 + [(904, 12)]
         assert sum(float(block.sum()) for block in blocks) * X.scale == 3 * 60000
+
+
+def test_sizes_that_take_the_two_stage_reduction() -> None:
+    W = np.random.default_rng(3).standard_normal((1300, 1290))
+    want = np.linalg.svd(W, compute_uv=False)
+    found = svdvals(W, method="gram")
+    assert np.all(np.abs(found.singular_values - want) <= found.error + 1e-13 * want[0])
