@@ -20,7 +20,7 @@ from analyzer.spectral.backend import CPU, Array, Backend, on_host_if_full
 from analyzer.spectral.gram import gram, root_with_error
 from analyzer.spectral.prepare import Matrix, Prepared, prepare, short_product, tall_product
 from analyzer.spectral.results import EPS, FloatArray
-from analyzer.spectral.tail import SMALL, resolve_tail
+from analyzer.spectral.small_values import SMALL, resolve_tail
 from analyzer.spectral.update import LowRankUpdate
 
 MOST_SMALL = 8  # p/8 small values: beyond, the direct SVD is as quick
