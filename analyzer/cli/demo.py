@@ -22,11 +22,11 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     """Train a small real collection offline, scan it and print what was found.
 
     Trains a byte-level transformer on the Python standard library's own sources, then fine-tunes
-    it fully and with LoRA of rank 1, 8 and 64 on other modules. About a minute on two cores.
+    it fully and with LoRA of rank 1, 8 and 64 on other modules. A few minutes on two cores.
     """
     from analyzer.cli.output import emit
     from analyzer.cli.scan import run_scan
-    from analyzer.cli.tables import layer_rows, resolve
+    from analyzer.cli.tables import UPDATE_NOTE, layer_rows, resolve, update_summary
     from analyzer.demo import make_demo
     from analyzer.store.reading import connect
 
@@ -42,11 +42,11 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     code = run_scan(folder)
     store = connect(folder / "analyzer.duckdb")
     tuned = resolve(store, "lora-r1")
-    emit(
-        layer_rows(store, tuned),
-        title=f"Intruder dimensions of {tuned['name']}",
-        as_json=False,
-        as_csv=False,
-    )
+    rows = layer_rows(store, tuned)
+    title = f"Intruder dimensions of {tuned['name']}"
+    emit(rows, title=title, as_json=False, as_csv=False, note=UPDATE_NOTE)
+    click.echo(f"\nThe last step of each run (losses in {folder / 'README.md'}):")
+    for run in ("full", "lora-r1", "lora-r8", "lora-r64"):
+        click.echo(f"{run:<9} {update_summary(store, resolve(store, run))}")
     click.echo(f"more: analyzer show lora-r8 --db {folder / 'analyzer.duckdb'}", err=True)
     return code

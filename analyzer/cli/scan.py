@@ -41,6 +41,7 @@ MOST_MESSAGES = 12
     show_default=True,
     help="A vector is an intruder when no base vector has |cosine| ≥ epsilon with it.",
 )
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random draw.")
 @click.option("--full", is_flag=True, help="Goodness-of-fit, alternatives and nulls in full.")
 @click.option("--force", is_flag=True, help="Compute again what is stored.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -67,6 +68,7 @@ def run_scan(
     exclude: tuple[str, ...] = (),
     k: int = 10,
     epsilon: float = 0.5,
+    seed: int = 0,
     full: bool = False,
     force: bool = False,
     as_json: bool = False,
@@ -86,7 +88,7 @@ def run_scan(
             analyses=analyses.split(",") if analyses else None,
             device=device,
             workers=workers,
-            options=Options(k=k, epsilon=epsilon, full=full),
+            options=Options(k=k, epsilon=epsilon, full=full, seed=seed),
             include=include,
             exclude=exclude,
             force=force,
