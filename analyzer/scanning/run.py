@@ -15,10 +15,11 @@ import duckdb
 from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
+from analyzer.scanning.findings import findings
 from analyzer.scanning.jobs import Plan, make_plan
 from analyzer.scanning.options import ANALYSES, Options
 from analyzer.scanning.pool import Progress, run_jobs
-from analyzer.scanning.registry import Entry, Problem, read_drafts, register
+from analyzer.scanning.registry import Problem, read_drafts, register
 from analyzer.scanning.saving import batches, event, now, write_batch
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
@@ -88,7 +89,7 @@ def scan(
     computed = 0
     if scan_id is not None:
         computed = _run(db, scan_id, plan, options, device, workers, report, bool(problems))
-    errors, warnings = _told(problems, _stored_failures(db, entries))
+    errors, warnings = findings(db, entries, problems)
     return ScanSummary(
         db=db,
         scan_id=scan_id,
@@ -190,29 +191,3 @@ def _refusals(collection: Collection) -> list[Problem]:
         )
         for r in collection.refusals
     ]
-
-
-def _stored_failures(db: Path, entries: Sequence[Entry]) -> list[str]:
-    """Matrices of this collection that have no results, this time or before, and why."""
-    numbers = [entry.matrix_id for entry in entries]
-    with reader(db) as connection:
-        found = connection.execute(
-            "SELECT c.name, m.name, m.status, m.detail FROM matrix m"
-            " JOIN checkpoint c USING (checkpoint_id)"
-            " WHERE m.status NOT IN ('ok', 'zero_delta', 'new_module')"
-            " AND matrix_id IN (SELECT unnest(?)) ORDER BY matrix_id",
-            [numbers],
-        ).fetchall()
-    return [
-        f"{checkpoint}: {detail or f'{name}: {status}'}"
-        for checkpoint, name, status, detail in found
-    ]
-
-
-def _told(
-    problems: Sequence[Problem], failures: list[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Errors (exit code 3) and warnings, in the order they were met."""
-    errors = [p.message for p in problems if p.code != "warning"]
-    warnings = [f"{p.name}: {p.message}" for p in problems if p.code == "warning"]
-    return (*errors, *failures), tuple(warnings)

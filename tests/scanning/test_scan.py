@@ -225,3 +225,10 @@ def test_nothing_to_scan(tmp_path: Path) -> None:
         analyzer.scan(tmp_path)
     with pytest.raises(UsageError, match="no such"):
         analyzer.scan(tmp_path / "absent")
+
+
+def test_an_update_as_large_as_its_base_is_questioned(checkpoints: Path, save_lora) -> None:
+    assert analyzer.scan(checkpoints).warnings == ()
+    save_lora(checkpoints / "stranger", scale=1.0)
+    (warning,) = analyzer.scan(checkpoints).warnings
+    assert warning.startswith("stranger: the update is")

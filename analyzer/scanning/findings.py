@@ -1,0 +1,59 @@
+"""What a scan tells at its end: what could not be analysed, and what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from analyzer.scanning.registry import Entry, Problem
+from analyzer.store.connection import reader
+
+# ‖ΔW‖_F/‖W0‖_F above which a whole checkpoint was hardly tuned from its base; two independent
+# matrices of equal norm differ by √2.
+WRONG_BASE = 0.75
+
+
+def findings(
+    db: Path, entries: Sequence[Entry], problems: Sequence[Problem]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Errors (exit code 3) and warnings of this collection, met this time or before."""
+    numbers = [entry.matrix_id for entry in entries]
+    with reader(db) as connection:
+        failures = _failures(connection, numbers)
+        suspicious = _suspicious(connection, numbers)
+    errors = [p.message for p in problems if p.code != "warning"]
+    warnings = [f"{p.name}: {p.message}" for p in problems if p.code == "warning"]
+    return (*errors, *failures), (*warnings, *suspicious)
+
+
+def _failures(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list[str]:
+    """Matrices without results, and why."""
+    found = connection.execute(
+        "SELECT c.name, m.name, m.status, m.detail FROM matrix m"
+        " JOIN checkpoint c USING (checkpoint_id)"
+        " WHERE m.status NOT IN ('ok', 'zero_delta', 'new_module')"
+        " AND matrix_id IN (SELECT unnest(?)) ORDER BY matrix_id",
+        [numbers],
+    ).fetchall()
+    return [
+        f"{checkpoint}: {detail or f'{name}: {status}'}"
+        for checkpoint, name, status, detail in found
+    ]
+
+
+def _suspicious(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list[str]:
+    """Checkpoints that differ from their base as much as from a stranger."""
+    found = connection.execute(
+        "SELECT c.name, median(delta_fro_ratio) AS ratio FROM intruder"
+        " JOIN matrix m USING (matrix_id) JOIN checkpoint c USING (checkpoint_id)"
+        " WHERE side = 'left' AND matrix_id IN (SELECT unnest(?))"
+        " GROUP BY c.name HAVING ratio > ? ORDER BY c.name",
+        [numbers, WRONG_BASE],
+    ).fetchall()
+    return [
+        f"{name}: the update is {ratio:.2f} times as large as the base (median of ‖ΔW‖/‖W‖):"
+        " is this its base?"
+        for name, ratio in found
+    ]
