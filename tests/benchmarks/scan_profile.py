@@ -76,9 +76,9 @@ PARTS = {
         "analyzer.scanning.saving:write_batch",
         "analyzer.scanning.welore:pending_welore",
         "analyzer.scanning.welore:write_welore",
-        "analyzer.scanning.run:_stored_failures",
+        "analyzer.scanning.findings:findings",
     ),
-    "workers, the rest": ("analyzer.scanning.pool:_collect",),
+    "workers, the rest": ("analyzer.scanning.compute:finish_job",),
     "main thread, the rest": ("analyzer.scanning.run:scan",),
 }
 
