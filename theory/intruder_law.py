@@ -28,6 +28,7 @@ from scipy.special import log_ndtr
 Array = NDArray[np.float64]
 Side = Literal["left", "right"]
 
+GAUSSIAN_MEDIAN = 0.6745
 _POINTS = 16  # of ρ in a gap, and of every refinement
 _REFINEMENTS = 2
 _FURTHEST = 100.0  # largest ρ/s_1 that is looked at
@@ -93,11 +94,15 @@ def intruder_threshold(
     """θ* = min θ(ρ) over ρ of rank ≤ k with an intruder at least as likely as not.
 
     ρ runs over (s_1, ∞) and the gaps (s_{j+1}, s_j), j < k. A component of ΔW stronger than θ*
-    is expected to show as an intruder among the k leading vectors. None if no ρ qualifies.
+    is expected to show as an intruder among the k leading vectors. None if no ρ qualifies, or if
+    ε ≥ 0.6745, the median of |N(0, 1)|: there the Gaussian cosine law, which ignores that squared
+    cosines sum to 1, would call a vector next to a base vector an intruder half of the time.
     Measured within a factor of about 1.3 of simulated thresholds when ΔW's vectors are generic
     with respect to W0's.
     """
     s = _spectrum(singular_values, rows, cols)
+    if epsilon >= GAUSSIAN_MEDIAN:
+        return None
     rho = _grid(s, k)
     theta: float | None = None
     for _ in range(_REFINEMENTS + 1):

@@ -66,7 +66,7 @@ def fit_power_law(
     """
     data = ascending(values)
     data = data[: data.size - drop_largest] if drop_largest else data
-    if isinstance(xmin, int | float):
+    if xmin is not None and not isinstance(xmin, tuple):
         return _fit_at(data, float(xmin), ks)
     sample = scan_sample(data, xmin)
     if not sample.starts.any():

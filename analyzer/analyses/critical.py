@@ -1,9 +1,11 @@
-"""The exact critical multiplier: the smallest s for which W0 + s·ΔW has an intruder.
+"""The critical multiplier: the smallest s, on a grid of steps, with an intruder in W0 + s·ΔW.
 
 The count of intruders is not monotone in s (Shuttleworth et al., arXiv 2410.21228, count them at
-s = 1 only), so s rises in steps of √2 (2 for dense updates) from a quarter of the predicted
-threshold, and the first step that has one is narrowed by a bracketing root search on
-min_j maxcos_j(s) - ε.
+s = 1 only): it can vanish again, and no finite set of s excludes a narrow window below the one
+that is found. So s rises in steps of 2^¼ (√2 for dense updates, whose spectra cost ten times as
+much) from a quarter of the predicted threshold, or from 1 if that is less, and the first step
+that has one is narrowed by a bracketing root search on min_j cos_j(s) - ε, cos_j the largest
+cosine with a base vector or a cluster of them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 from scipy.optimize import brentq
 
-from analyzer.analyses.intruders import Side, TunedVectors, judge, tuned_vectors
+from analyzer.analyses.intruders import TunedVectors, judge, tuned_vectors
+from analyzer.analyses.parameters import Side
 from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate
 from analyzer.spectral.prepare import Matrix
 from analyzer.spectral.results import FloatArray
@@ -76,8 +79,7 @@ def critical_multipliers(
             margins[s] = {one: _margin(base, top, epsilon, one) for one in both}
         return margins[s][side]
 
-    # A dense spectrum costs ten times as much as one in the base's coordinates.
-    step = 2.0**0.5 if isinstance(update, LowRankUpdate) else 2.0
+    step = 2.0**0.25 if isinstance(update, LowRankUpdate) else 2.0**0.5
     return {side: _first_root(margin, side, scale, step) for side, scale in sides.items()}
 
 
@@ -86,7 +88,7 @@ def _margin(base: BaseSVD, top: TunedVectors, epsilon: float, side: Side) -> flo
     if not found.k or found.singular_values[0] == 0.0:
         return 1.0
     defined = found.is_intruder | (found.maxcos >= epsilon)
-    return float(np.min(found.maxcos[defined], initial=2.0)) - epsilon
+    return float(np.min(found.cluster_cos[defined], initial=2.0)) - epsilon
 
 
 def _first_root(
@@ -94,8 +96,8 @@ def _first_root(
 ) -> Critical:
     """Steps upwards from a quarter of `scale`, or downwards if there is an intruder already."""
     # Powers of the step around 1, so that both sides try the same multipliers.
-    first = int(np.floor(np.log(BELOW * scale) / np.log(step)))
-    last = int(np.ceil(np.log(ABOVE * scale) / np.log(step)))
+    first = min(int(np.floor(np.log(BELOW * scale) / np.log(step))), 0)
+    last = max(int(np.ceil(np.log(ABOVE * scale) / np.log(step))), 0)
     limit = step**last
     at = first
     while margin(step**at, side) >= 0:

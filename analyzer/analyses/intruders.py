@@ -13,17 +13,16 @@ tuned matrix costs k leading triplets and one product with the base's vectors.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analyzer.errors import ShapeMismatch, UsageError
+from analyzer.analyses.parameters import Side, check_parameters, check_side
+from analyzer.errors import ShapeMismatch
 from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate, clusters, svd_topk
 from analyzer.spectral.prepare import Matrix
 from analyzer.spectral.results import EPS, FloatArray
 
-Side = Literal["left", "right"]
 CLUSTER_TOL = 1e-6  # of σ₁: closer base values have vectors that no computation can tell apart
 
 
@@ -107,20 +106,13 @@ def intruder_dimensions(
     """Judge the k leading singular vectors of a tuned matrix (m, n) against its base (m, n).
 
     `tuned` is the tuned matrix, or `BaseSVD.update(P, Q)` for W0 + P Qᵀ with P (m, r), Q (n, r).
-    k > min(m, n) is cut. Raises UsageError for k < 1 or ε outside (0, 1], ShapeMismatch,
-    NonFinite.
+    k > min(m, n) is cut. Raises UsageError for k < 1, ε outside (0, 1] or
+    an unknown side, ShapeMismatch, NonFinite.
     """
     check_parameters(k, epsilon)
+    check_side(side)
     svd = base if isinstance(base, BaseSVD) else BaseSVD.compute(base, backend)
     return judge(svd, tuned_vectors(svd, tuned, k, backend=backend), epsilon, side)
-
-
-def check_parameters(k: int, epsilon: float) -> None:
-    """Raises UsageError for k < 1 or ε outside (0, 1]."""
-    if k < 1:
-        raise UsageError(f"k must be at least 1, got {k}")
-    if not 0.0 < epsilon <= 1.0:
-        raise UsageError(f"epsilon must lie in (0, 1], got {epsilon}")
 
 
 def tuned_vectors(
@@ -160,13 +152,12 @@ def judge(base: BaseSVD, tuned: TunedVectors, epsilon: float, side: Side) -> Int
     s0 = float(base.s[0]) if base.s.size else 0.0
     argmax = cosines.argmax(axis=0) if k else np.zeros(0, dtype=np.int64)
     maxcos = np.minimum(cosines.max(axis=0, initial=0.0), 1.0)
-    error = np.minimum(tuned.error + _vector_error(base)[argmax], 1.0)
-    base_cluster = clusters(base.s, CLUSTER_TOL * s0)
-    projection = _cluster_norms(cosines, base_cluster)  # (number of clusters, k)
-    cluster_cos = np.minimum(projection.max(axis=0, initial=0.0), 1.0)
+    cluster = clusters(base.s, CLUSTER_TOL * s0)
+    projection = _cluster_norms(cosines, cluster)  # (number of clusters, k)
+    lower, upper = _maxcos_range(base, projection, cluster, tuned.error)
     # In a cluster of tuned values only the span of the vectors is determined.
-    tuned_cluster = clusters(tuned.singular_values, CLUSTER_TOL * s0)
-    worst = _worst_rotation(projection, tuned_cluster)
+    worst = _worst_rotation(projection, clusters(tuned.singular_values, CLUSTER_TOL * s0))
+    settled = np.minimum(worst + np.where(tuned.error < 1.0, tuned.error, 0.0), 1.0) < epsilon
     # σ at rounding level of σ₁ has no vector of its own.
     floor = max(base.shape) * EPS * float(tuned.singular_values.max(initial=0.0))
     defined = tuned.singular_values > floor
@@ -176,15 +167,41 @@ def judge(base: BaseSVD, tuned: TunedVectors, epsilon: float, side: Side) -> Int
         epsilon=epsilon,
         singular_values=tuned.singular_values,
         maxcos=maxcos,
-        maxcos_err=error,
+        maxcos_err=np.maximum(upper - maxcos, maxcos - lower),
         argmax_base=argmax + 1,
         outside=outside,
-        cluster_cos=cluster_cos,
+        cluster_cos=np.minimum(projection.max(axis=0, initial=0.0), 1.0),
         is_intruder=defined & (maxcos < epsilon),
-        uncertain=defined & (np.abs(maxcos - epsilon) <= error) & (worst >= epsilon),
-        robust=defined & (worst < epsilon),
+        uncertain=defined & (lower < epsilon) & (upper >= epsilon) & ~settled,
+        robust=defined & settled,
         method=tuned.method,
         certified=tuned.certified,
+    )
+
+
+def _maxcos_range(
+    base: BaseSVD,
+    projection: FloatArray,
+    cluster: NDArray[np.int64],
+    error: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Bounds (k,) of the largest cosine over every choice of base vectors that the data allow.
+
+    A base vector alone in its cluster is known up to its angle error; in a cluster of c any
+    rotation is as good, so that the largest cosine there lies between 1/√c and 1 times the
+    projection on the cluster.
+    """
+    if not cluster.size:
+        return np.zeros(error.size), np.zeros(error.size)
+    sizes = np.bincount(cluster)
+    single = sizes == 1
+    first = np.flatnonzero(np.diff(cluster, prepend=-1))
+    angle = np.where(single, _vector_error(base)[first], 0.0)[:, None]
+    high = projection + angle
+    low = np.where(single[:, None], projection - angle, projection / np.sqrt(sizes)[:, None])
+    return (
+        np.clip(low.max(axis=0) - error, 0.0, 1.0),
+        np.clip(high.max(axis=0) + error, 0.0, 1.0),
     )
 
 

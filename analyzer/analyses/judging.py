@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from analyzer.analyses.critical import Critical, DenseUpdate, critical_multipliers
-from analyzer.analyses.intruders import Intruders, Side, judge, tuned_vectors
+from analyzer.analyses.intruders import Intruders, judge, tuned_vectors
+from analyzer.analyses.parameters import Side
 from analyzer.analyses.rows_intruders import IntruderRow, IntruderVectorRow
 from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate
 from analyzer.spectral.results import FloatArray
@@ -42,12 +43,17 @@ def intruder_rows(
     `delta_singular_values` (l,) are those of ΔW; `theta_star` as from `thresholds`.
     Raises ShapeMismatch, NonFinite.
     """
+    largest = float(delta_singular_values.max(initial=0.0))
+    if not largest:  # in the base's own coordinates, where rounding cannot invent a difference
+        update = base.update(np.zeros((base.shape[0], 1)), np.zeros((base.shape[1], 1)))
     asked = update if isinstance(update, LowRankUpdate) else update.tuned
     top = tuned_vectors(base, asked, k, backend=backend)
-    largest = float(delta_singular_values.max(initial=0.0))
-    scales: dict[Side, float] = {
-        side: t / largest for side, t in theta_star.items() if t is not None and largest
-    }
+    # Without a predicted threshold an update as strong as the base is the scale to search around.
+    scales: dict[Side, float] = (
+        {side: (t or float(base.s[0])) / largest for side, t in theta_star.items()}
+        if largest and base.s[0]
+        else {}
+    )
     critical = critical_multipliers(base, update, scales, k=k, epsilon=epsilon, backend=backend)
     for side in SIDES:
         found = judge(base, top, epsilon, side)

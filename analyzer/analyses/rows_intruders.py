@@ -43,19 +43,24 @@ class IntruderRow:
     delta_effective_rank: float | None = column("exp(-Σ p ln p), p = σ/Σσ of ΔW", source=_ROY)
     delta_stable_rank: float | None = column("‖ΔW‖_F²/σ₁(ΔW)²")
     theta_star: float | None = column(
-        "strength above which a generic component of an update is expected to show as an intruder",
-        source=_LAW,
+        "strength above which a generic component of an update is expected to show as an intruder; "
+        "NULL for epsilon ≥ 0.6745, where the law does not apply",
+        source=f"finite-size law on the base's spectrum, after {_LAW}",
     )
     n_predicted: int | None = column(
         "singular values of ΔW at or above theta_star", unit="count", source=_LAW
     )
     critical_multiplier: float | None = column(
-        "smallest s found for which W0 + s·ΔW has an intruder; NULL if none up to critical_limit",
-        source="exact spectra of W0 + s·ΔW: steps of √2 (low-rank) or 2 (dense), then root search",
+        "smallest s on the search's grid for which W0 + s·ΔW has an intruder, narrowed to 1e-6; "
+        "NULL if none up to critical_limit; narrow windows between two steps can be missed",
+        source="exact spectra of W0 + s·ΔW: steps of 2^¼ (low-rank) or √2 (dense), root search",
     )
     critical_limit: float | None = column("largest s that was tried")
     method: str = column("algorithm that gave the tuned triplets")
-    certified: bool = column("whether a certificate proves that no leading triplet was missed")
+    certified: bool = column(
+        "whether completeness of the leading triplets was checked: by inertia or construction, or "
+        "(method lanczos_probe) by a probabilistic probe"
+    )
     status: str = column("ok, or zero_delta where tuned and base matrix are equal")
 
 
@@ -82,4 +87,6 @@ class IntruderVectorRow:
         "norm of the projection on the best cluster of base vectors, whose singular values are "
         "closer than 1e-6 σ₁"
     )
-    is_intruder: bool = column("maxcos < epsilon", source=_SHUTTLEWORTH)
+    is_intruder: bool = column(
+        "maxcos < epsilon, and sigma above rounding level of σ₁", source=_SHUTTLEWORTH
+    )

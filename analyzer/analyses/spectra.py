@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from analyzer.spectral import Spectrum
-from analyzer.spectral.results import EPS
 from analyzer.store.schema import SpectrumInfoRow
-from theory.spectral_summaries import summarise
+from theory.spectral_summaries import numerical_rank, summarise
 
 
 def spectrum_info(
-    matrix_id: int, kind: str, spectrum: Spectrum, storage_floor: float
+    matrix_id: int, kind: str, spectrum: Spectrum, storage_floor: float, long_side: int
 ) -> SpectrumInfoRow:
     """Summaries of a spectrum; NULL where a zero matrix leaves them undefined.
 
@@ -21,7 +18,7 @@ def spectrum_info(
     sigma = spectrum.singular_values
     largest = float(sigma.max(initial=0.0))
     summary = summarise(sigma)
-    tolerance = max(sigma.size * EPS * largest, 2.0 * noise_floor(spectrum, storage_floor))
+    floor = noise_floor(spectrum, storage_floor)
     return SpectrumInfoRow(
         matrix_id=matrix_id,
         kind=kind,
@@ -33,7 +30,7 @@ def spectrum_info(
         spectral_norm=largest,
         stable_rank=summary.stable_rank,
         effective_rank=summary.effective_rank,
-        numerical_rank=int(np.count_nonzero(sigma > tolerance)),
+        numerical_rank=numerical_rank(sigma, long_side, floor),
         participation_ratio=summary.participation_ratio,
         seconds=spectrum.seconds,
     )

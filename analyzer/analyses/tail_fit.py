@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -107,6 +108,8 @@ def fit_tail(
     `full` takes 2500 instead of up to 199 samples for gof_p and lets the interval vary xmin.
     Raises ValueError for NaN or infinity, or an xmin above all eigenvalues.
     """
+    if ks not in get_args(KS) or drop_largest < 0:
+        raise ValueError(f"no tail fit with ks={ks!r}, drop_largest={drop_largest}")
     values = np.sort(np.asarray(eigenvalues, dtype=np.float64).ravel())
     if values.size and not np.isfinite(values).all():
         raise ValueError("eigenvalues must be finite")
@@ -117,7 +120,7 @@ def fit_tail(
         return TailFit(status, values.size)
     scale = float(values[-1])
     found = describe(values / scale, xmin=_scaled(xmin, scale), ks=ks, full=full, seed=seed)
-    search = None if isinstance(xmin, int | float) else xmin
+    search = xmin if isinstance(xmin, tuple) else None
     return _tail_fit(status, found, scale, scan_curve(values, xmin=search, ks=ks))
 
 
@@ -149,9 +152,9 @@ def _tail_fit(status: str, found: Description, scale: float, curve: ScanCurve) -
 def _scaled(
     xmin: float | tuple[float, float] | None, scale: float
 ) -> float | tuple[float, float] | None:
-    if xmin is None or isinstance(xmin, int | float):
-        return None if xmin is None else xmin / scale
-    return xmin[0] / scale, xmin[1] / scale
+    if isinstance(xmin, tuple):
+        return xmin[0] / scale, xmin[1] / scale
+    return None if xmin is None else float(xmin) / scale
 
 
 def tail_status(values: Array, spread: float = EQUAL) -> str:

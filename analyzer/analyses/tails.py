@@ -74,7 +74,8 @@ def tail_row(
     common |= {"n_evals": usable.size, "status": status}
     common["entropy"] = matrix_entropy(usable, usable.size)
     if status not in ("ok", "low_n"):
-        return TailRow(**common, warnings="")
+        phase = _collapsed(usable.size, s.size, min(rows, cols))
+        return TailRow(**common, phase=phase, warnings="")
     found = describe(scaled, full=full, seed=seed)
     values = _fit_values(found, scaled, largest) | _index_values(scaled, full, seed)
     if s.size < min(rows, cols):
@@ -84,7 +85,9 @@ def tail_row(
     if bulk.is_random and found.fit.xmin < bulk.bulk_max:
         warnings = (*warnings, "the tail starts inside a random bulk")
     values |= _bulk_values(bulk, largest) | {"hill_null": hill_null(s.size / max(rows, cols))}
-    values["phase"] = _phase(bulk, values, usable.size, s.size)
+    label = _phase(bulk, values, usable.size, s.size)
+    # So few values pass for random whatever they are: 4/m is a wide tolerance.
+    values["phase"] = label if status == "ok" or label == "rank_collapse" else None
     if null is not None:
         values |= _null_values(values, null)
     return TailRow(**common, **values, warnings="; ".join(warnings))
@@ -97,7 +100,13 @@ def _prepare(s: Array, long_side: int, floor: float) -> tuple[Array, Array, floa
     scaled = (usable / largest) ** 2 if largest else usable
     # differences of σ below 2·floor mean nothing: of an orthogonal matrix, only rounding is left
     spread = max(EQUAL, 4.0 * floor / largest) if largest else 0.0
-    return usable, scaled, largest, tail_status(scaled, spread)
+    status = "below_floor" if largest and not usable.size else tail_status(scaled, spread)
+    return usable, scaled, largest, status
+
+
+def _collapsed(rank: int, n_values: int, full_rank: int) -> str | None:
+    """The one phase that needs no fit; a low-rank update has none."""
+    return "rank_collapse" if n_values == full_rank and 0 < rank < full_rank / 2 else None
 
 
 def _fit_values(found: Description, scaled: Array, largest: float) -> Values:

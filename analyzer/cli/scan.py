@@ -42,7 +42,7 @@ MOST_MESSAGES = 12
     help="A vector is an intruder when no base vector has |cosine| ≥ epsilon with it.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random draw.")
-@click.option("--full", is_flag=True, help="Goodness-of-fit, alternatives and nulls in full.")
+@click.option("--full", is_flag=True, help="Goodness of fit and intervals from 2500 samples each.")
 @click.option("--force", is_flag=True, help="Compute again what is stored.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

@@ -95,15 +95,13 @@ def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
     if base is None or is_base:
         weight = base.weight if base is not None else read_weight(entry)
         spectrum = base.spectrum if base is not None else svdvals(weight, backend=tools.backend)
-        rows = list(
-            _described(unit, "weight", spectrum, floor_of(weight, spectrum.fro_norm), tools)
-        )
+        rows = list(_described(unit, "weight", spectrum, floor_of(weight), tools))
         return Outcome(unit, (*rows, *_done(unit)), "ok", None)
     tuned = tuned_matrix(entry, base, tools.backend)
     rows = []
     if "tails" in unit.params:
         weight_spectrum = _tuned_spectrum(tuned, base, tools.backend)
-        rows += _described(unit, "weight", weight_spectrum, base.floor, tools)
+        rows += _described(unit, "weight", weight_spectrum, tuned.weight_floor, tools)
         rows += _described(unit, "delta", tuned.delta, tuned.delta_floor, tools)
     if "intruders" in unit.params:
         rows += intruder_rows(
@@ -122,8 +120,8 @@ def _described(
     entry = unit.entry
     sigma = spectrum.singular_values
     yield SpectrumValues(entry.matrix_id, kind, sigma)
-    yield spectrum_info(entry.matrix_id, kind, spectrum, floor)
     rows, cols, seed = entry.row.rows, entry.row.cols, tools.options.seed
+    yield spectrum_info(entry.matrix_id, kind, spectrum, floor, max(rows, cols))
     # A low-rank update is no matrix that a random one could be compared with.
     is_whole = sigma.size == min(rows, cols)
     yield tail_row(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from analyzer.scanning.registry import Entry, Problem
 from analyzer.store.connection import reader
+
+if TYPE_CHECKING:
+    from analyzer.scanning.compute import Outcome
 
 # ‖ΔW‖_F/‖W0‖_F above which a whole checkpoint was hardly tuned from its base; two independent
 # matrices of equal norm differ by √2.
@@ -16,16 +20,24 @@ WRONG_BASE = 0.75
 
 
 def findings(
-    db: Path, entries: Sequence[Entry], problems: Sequence[Problem]
+    db: Path, entries: Sequence[Entry], problems: Sequence[Problem], failed: Sequence[Outcome]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Errors (exit code 3) and warnings of this collection, met this time or before."""
+    """Errors (exit code 3) and warnings of this collection, met this time or before.
+
+    What `failed` this time may have good results of an earlier scan, which the store keeps.
+    """
     numbers = [entry.matrix_id for entry in entries]
     with reader(db) as connection:
         failures = _failures(connection, numbers)
         suspicious = _suspicious(connection, numbers)
     errors = [p.message for p in problems if p.code != "warning"]
     warnings = [f"{p.name}: {p.message}" for p in problems if p.code == "warning"]
+    failures += [line for line in map(_line, failed) if line not in failures]
     return (*errors, *failures), (*warnings, *suspicious)
+
+
+def _line(outcome: Outcome) -> str:
+    return f"{outcome.unit.entry.checkpoint.name}: {outcome.detail}"
 
 
 def _failures(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,10 +11,10 @@ import numpy as np
 import torch
 
 from analyzer.analyses.critical import DenseUpdate
-from analyzer.analyses.intruders import Side
 from analyzer.analyses.judging import thresholds
+from analyzer.analyses.parameters import Side
 from analyzer.checkpoints.adapters import LowRankDelta, target_update
-from analyzer.errors import ShapeMismatch
+from analyzer.errors import ShapeMismatch, WorkbenchError
 from analyzer.scanning.registry import Entry
 from analyzer.spectral import (
     Backend,
@@ -22,7 +24,6 @@ from analyzer.spectral import (
     low_rank_svd,
     svdvals,
 )
-from analyzer.spectral.prepare import Matrix
 from analyzer.spectral.results import EPS, FloatArray
 from theory.storage_noise import UNIT_ROUNDOFF, difference_floor, storage_floor
 
@@ -43,20 +44,20 @@ class BaseMatrix:
 
     @cached_property
     def svd(self) -> BaseSVD:
-        return BaseSVD.compute(self.weight, self._backend)
+        with _naming(self.entry):
+            return BaseSVD.compute(self.weight, self._backend)
 
     @cached_property
     def spectrum(self) -> Spectrum:
         """All singular values, as a by-product of the vectors where those are needed anyway."""
-        return (
-            spectrum_of(self.svd.s, self.svd.error, self.svd.method)
-            if self._with_vectors
-            else svdvals(self.weight, backend=self._backend)
-        )
+        if self._with_vectors:
+            return spectrum_of(self.svd.s, self.svd.error, self.svd.method)
+        with _naming(self.entry):
+            return svdvals(self.weight, backend=self._backend)
 
     @property
     def floor(self) -> float:
-        return floor_of(self.weight, self.spectrum.fro_norm)
+        return floor_of(self.weight)
 
     def thresholds(self, k: int, epsilon: float) -> dict[Side, float | None]:
         """θ* of both sides, for everything that is scored against this base."""
@@ -69,12 +70,14 @@ class BaseMatrix:
 class TunedMatrix:
     """What was tuned from a base matrix: an update in its coordinates, or a dense pair.
 
-    `delta` is the spectrum of ΔW, `delta_floor` what of it may be rounding of the storage.
+    `delta` is the spectrum of ΔW; what of it, and of the tuned weight's own spectrum, may be
+    rounding of the storage are `delta_floor` and `weight_floor`.
     """
 
     update: LowRankUpdate | DenseUpdate
     delta: Spectrum
     delta_floor: float
+    weight_floor: float
 
     @property
     def is_zero(self) -> bool:
@@ -84,22 +87,37 @@ class TunedMatrix:
 def tuned_matrix(entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatrix:
     """Read a fine-tuned matrix or apply an adapter's update. Raises ShapeMismatch, NonFinite."""
     if entry.matrix is not None:
-        return _dense(read_weight(entry), entry, base, backend)
+        return _fine_tuned(read_weight(entry), entry, base, backend)
     assert entry.adapter is not None and entry.target is not None and entry.base is not None
     update = target_update(entry.adapter, entry.target, entry.base, base.weight)
     if not isinstance(update, LowRankDelta):
-        return _dense(update.W, entry, base, backend)
+        # An exact function of the stored base and factors: nothing was rounded in between.
+        dense = DenseUpdate(base.weight, update.W)
+        return TunedMatrix(dense, svdvals(dense.delta, backend=backend), 0.0, base.floor)
     P, Q = update.P, update.Q
+    floor = 0.0
     if update.minus_base_rank:
+        floor = _cancellation_floor(low_rank_svd(P, Q).fro_norm, entry)
         start, right = base.svd.truncated(update.minus_base_rank)
         P, Q = np.hstack([P, -start]), np.hstack([Q, right])
     svd = low_rank_svd(P, Q, backend=backend)
     bound = 8 * EPS * float(np.linalg.norm(P) * np.linalg.norm(Q))
     delta = spectrum_of(svd.S, np.full(svd.S.size, bound), "qr_core")
-    return TunedMatrix(base.svd.update(P, Q), delta, 0.0)
+    return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor)
 
 
-def _dense(weight: Matrix, entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatrix:
+def _cancellation_floor(fro_norm: float, entry: Entry) -> float:
+    """Rounding of the stored factors, left over where their initial product is subtracted."""
+    assert entry.target is not None and entry.base is not None
+    dtypes = {t.name: t.dtype for t in entry.checkpoint.tensors()}
+    dtype = dtypes[entry.target.tensor_names[0]]
+    floor = storage_floor(fro_norm, entry.base.rows, entry.base.cols, dtype)
+    return difference_floor(floor, floor)  # both factors were rounded
+
+
+def _fine_tuned(
+    weight: torch.Tensor, entry: Entry, base: BaseMatrix, backend: Backend
+) -> TunedMatrix:
     rows, cols = weight.shape
     if (rows, cols) != tuple(base.weight.shape):
         raise ShapeMismatch(
@@ -107,10 +125,24 @@ def _dense(weight: Matrix, entry: Entry, base: BaseMatrix, backend: Backend) -> 
             path=entry.checkpoint.path,
             tensor=entry.row.name,
         )
+    _ = base.spectrum  # a base that cannot be analysed is named as such
     update = DenseUpdate(base.weight, weight)
+    with _naming(entry):
+        delta = svdvals(update.delta, backend=backend)
+    own = floor_of(weight)
     # Both sides were rounded when they were stored.
-    floor = difference_floor(base.floor, floor_of(weight, base.spectrum.fro_norm))
-    return TunedMatrix(update, svdvals(update.delta, backend=backend), floor)
+    return TunedMatrix(update, delta, difference_floor(base.floor, own), own)
+
+
+@contextmanager
+def _naming(entry: Entry) -> Iterator[None]:
+    """Errors about an array are errors about this checkpoint's tensor."""
+    try:
+        yield
+    except WorkbenchError as error:
+        error.path = error.path or entry.checkpoint.path
+        error.tensor = error.tensor or entry.row.name
+        raise
 
 
 def read_weight(entry: Entry) -> torch.Tensor:
@@ -119,11 +151,13 @@ def read_weight(entry: Entry) -> torch.Tensor:
     return entry.checkpoint.read_matrix(entry.matrix, dtype=None)
 
 
-def floor_of(weight: Matrix, fro_norm: float) -> float:
-    """Singular values of a stored matrix below this are rounding noise."""
+def floor_of(weight: torch.Tensor) -> float:
+    """Singular values of a stored matrix below this are rounding noise; 0 if it is not finite."""
     dtype = str(weight.dtype).removeprefix("torch.")
-    if dtype not in UNIT_ROUNDOFF:
+    if dtype not in UNIT_ROUNDOFF or weight.numel() == 0:
         return 0.0
+    comparable = weight.float() if weight.element_size() == 1 else weight
+    fro_norm = float(torch.linalg.vector_norm(comparable, dtype=torch.float64))
     rows, cols = weight.shape
     return storage_floor(fro_norm, rows, cols, dtype)
 
@@ -137,5 +171,5 @@ def spectrum_of(sigma: FloatArray, error: FloatArray, method: str) -> Spectrum:
         precision="float64",
         certified=True,
         fro_norm=float(np.linalg.norm(sigma)),
-        seconds=0.0,
+        seconds=None,
     )

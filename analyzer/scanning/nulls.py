@@ -20,6 +20,7 @@ class Nulls:
     def __init__(self, known: dict[Shape, NullStatistics]) -> None:
         self._known = known
         self._fresh: dict[Shape, NullStatistics] = {}
+        self._saving: dict[Shape, NullStatistics] = {}
 
     @classmethod
     def load(cls, connection: duckdb.DuckDBPyConnection) -> Nulls:
@@ -46,10 +47,13 @@ class Nulls:
                 self._known[shape] = self._fresh[shape] = drawn
 
     def save(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Store what was drawn since the last time."""
-        while self._fresh:
-            shape, drawn = self._fresh.popitem()
-            insert(connection, _rows(shape, drawn))
+        """Store what was drawn since the last time; `saved` says that it was committed."""
+        self._saving = dict(self._fresh)
+        insert(connection, [row for item in self._saving.items() for row in _rows(*item)])
+
+    def saved(self) -> None:
+        for shape in self._saving:
+            self._fresh.pop(shape, None)
 
 
 def _statistics(rows: list[tuple[float, ...]]) -> NullStatistics:

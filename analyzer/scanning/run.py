@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -25,6 +26,9 @@ from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
 from analyzer.store.schema import ScanRow
 from analyzer.store.writing import insert
+
+if TYPE_CHECKING:
+    from analyzer.scanning.compute import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +90,10 @@ def scan(
         with writer(db) as connection:
             scan_id = _open_scan(connection, options, chosen, device)
             insert(connection, [event(scan_id, problem) for problem in problems])
-    computed = 0
+    computed, failed = 0, []
     if scan_id is not None:
-        computed = _run(db, scan_id, plan, options, device, workers, report, bool(problems))
-    errors, warnings = findings(db, entries, problems)
+        computed, failed = _run(db, scan_id, plan, options, device, workers, report, bool(problems))
+    errors, warnings = findings(db, entries, problems, failed)
     return ScanSummary(
         db=db,
         scan_id=scan_id,
@@ -113,30 +117,30 @@ def _run(
     workers: int | None,
     report: Callable[[Progress], None],
     partial: bool,
-) -> int:
-    """Compute and store the jobs; returns the number of finished units (matrix × analysis)."""
+) -> tuple[int, list[Outcome]]:
+    """Compute and store the jobs: number of finished units (matrix × analysis), what failed."""
     # Only where there is work: it needs SciPy.
     from analyzer.scanning.nulls import Nulls
 
     with reader(db) as connection:
         nulls = Nulls.load(connection)
-    computed = 0
+    computed, failed = 0, []
     status = "interrupted"
     try:
         for batch in batches(run_jobs(plan.jobs, options, nulls, device, workers, report)):
-            partial |= write_batch(db, scan_id, batch, nulls)
+            failed += write_batch(db, scan_id, batch, nulls)
             computed += sum(len(o.unit.params) for o in batch if not o.failed)
         with writer(db) as connection:
             for checkpoint_id in pending_welore(connection):
                 write_welore(connection, checkpoint_id)
-        status = "partial" if partial else "ok"
+        status = "partial" if partial or failed else "ok"
     finally:
         with writer(db) as connection:
             connection.execute(
                 "UPDATE scan SET ended_at = ?, status = ? WHERE scan_id = ?",
                 [now(), status, scan_id],
             )
-    return computed
+    return computed, failed
 
 
 def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:

@@ -39,14 +39,17 @@ def batches(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
             yield batch
 
 
-def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) -> bool:
-    """One transaction: rows, marks of finished units, statuses. Returns whether any failed."""
+def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) -> list[Outcome]:
+    """One transaction: rows, marks of finished units, statuses. Returns what failed."""
     failures = [outcome for outcome in batch if outcome.failed]
+    # A crashed unit brings nothing that could take the place of what is stored.
+    settled = [outcome for outcome in batch if outcome.rows]
     with writer(db) as connection:
-        _drop_earlier(connection, batch)
+        _drop_earlier(connection, settled)
         connection.executemany(
-            "UPDATE matrix SET status = ?, detail = ? WHERE matrix_id = ?",
-            [[o.status, o.detail, o.unit.entry.matrix_id] for o in batch],
+            "UPDATE matrix SET status = ?, detail = ? WHERE matrix_id = ?"
+            " AND (? OR matrix_id NOT IN (SELECT matrix_id FROM done))",
+            [[o.status, o.detail, o.unit.entry.matrix_id, bool(o.rows)] for o in batch],
         )
         insert(connection, [row for outcome in batch for row in outcome.rows])
         nulls.save(connection)
@@ -58,7 +61,8 @@ def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) 
                 for row in (o.unit.entry.row,)
             ],
         )
-    return bool(failures)
+    nulls.saved()
+    return failures
 
 
 def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome]) -> None:

@@ -5,6 +5,8 @@ Jaiswal et al., arXiv 2407.11239.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,17 @@ _SPECTRA = """
 """
 
 
+_UNTOUCHED = """
+    SELECT list(sigma ORDER BY k)
+    FROM checkpoint c JOIN matrix m ON m.checkpoint_id = c.base_checkpoint_id
+         JOIN spectrum USING (matrix_id)
+    WHERE c.checkpoint_id = ? AND c.kind = 'adapter' AND spectrum.kind = 'weight'
+          AND m.name NOT IN (SELECT name FROM matrix WHERE checkpoint_id = ?)
+          AND role IN (SELECT unnest(?))
+    GROUP BY matrix_id
+"""
+
+
 def pending_welore(connection: duckdb.DuckDBPyConnection) -> list[int]:
     """Checkpoints whose block matrices have spectra that no ranks were allocated to."""
     found = connection.execute(_PENDING, [sorted(BLOCK_ROLES)]).fetchall()
@@ -45,8 +58,14 @@ def pending_welore(connection: duckdb.DuckDBPyConnection) -> list[int]:
 
 
 def write_welore(connection: duckdb.DuckDBPyConnection, checkpoint_id: int) -> None:
-    """Allocate ranks over one checkpoint; rows of an earlier allocation go."""
-    found = connection.execute(_SPECTRA, [checkpoint_id, sorted(BLOCK_ROLES)]).fetchall()
+    """Allocate ranks over one checkpoint; rows of an earlier allocation go.
+
+    What an adapter leaves untouched counts as it is in the base, so that the threshold is the
+    adapted model's; rows are written for its own matrices only.
+    """
+    roles = sorted(BLOCK_ROLES)
+    found = connection.execute(_SPECTRA, [checkpoint_id, roles]).fetchall()
+    untouched = connection.execute(_UNTOUCHED, [checkpoint_id, checkpoint_id, roles]).fetchall()
     spectra = {number: np.array(sigma) for number, _, _, sigma in found}
     shapes = {number: (rows, cols) for number, rows, cols, _ in found}
     connection.execute(
@@ -54,15 +73,22 @@ def write_welore(connection: duckdb.DuckDBPyConnection, checkpoint_id: int) -> N
         " (SELECT matrix_id FROM matrix WHERE checkpoint_id = ?)",
         [checkpoint_id],
     )
-    insert(connection, welore_rows(spectra, shapes))
+    others = [np.array(sigma) for (sigma,) in untouched]
+    insert(connection, welore_rows(spectra, shapes, others))
 
 
 def welore_rows(
-    spectra: dict[int, NDArray[np.float64]], shapes: dict[int, tuple[int, int]]
+    spectra: dict[int, NDArray[np.float64]],
+    shapes: dict[int, tuple[int, int]],
+    others: Sequence[NDArray[np.float64]] = (),
 ) -> list[WeloreRow]:
-    """Rows of one checkpoint: matrix_id → singular values (p,) and shape."""
-    threshold = exact_threshold(list(spectra.values()), TARGET_ERR)
-    achieved = effective_rank_reduction(spectra.values(), threshold)
+    """Rows of one checkpoint: matrix_id → singular values (p,) and shape.
+
+    `others` are spectra of the same model that take part in the threshold without a row.
+    """
+    everything = [*spectra.values(), *others]
+    threshold = exact_threshold(everything, TARGET_ERR)
+    achieved = effective_rank_reduction(everything, threshold)
     rows = []
     for matrix_id, sigma in spectra.items():
         pruned = pruned_rank(sigma, threshold)

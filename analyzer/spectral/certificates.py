@@ -9,8 +9,6 @@ from analyzer.spectral.gram import gram_error
 from analyzer.spectral.lanczos import Operator, lanczos
 from analyzer.spectral.results import FloatArray
 
-PROBE_STEPS = 20
-
 
 def triplet_residual(
     op: Operator, U: FloatArray, S: FloatArray, V: FloatArray, backend: Backend

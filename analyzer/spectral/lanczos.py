@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.spectral.backend import Array, Backend
+from analyzer.spectral.backend import CPU, Array, Backend
 from analyzer.spectral.results import EPS, FloatArray
 
 MAX_RESTARTS = 300
@@ -79,7 +79,7 @@ def lanczos(
     while True:
         beta, norm = _expand(op, U, V, B, kept, norm, rng, backend)
         steps += size - kept
-        P, s, Qh = np.linalg.svd(B)
+        P, s, Qh = CPU.svd(B)
         residual = np.abs(beta * P[-1])
         converged = size == op.cols or bool(np.all(residual[:k] <= tol * s[0]))
         restarts -= 1

@@ -24,7 +24,7 @@ class Spectrum:
     precision: str
     certified: bool
     fro_norm: float
-    seconds: float
+    seconds: float | None  # None for the by-product of another factorisation
 
 
 @dataclass(frozen=True, slots=True)

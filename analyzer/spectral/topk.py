@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from analyzer.errors import UsageError
 from analyzer.spectral.backend import CPU, Backend, on_host_if_full
 from analyzer.spectral.certificates import (
     none_above,
@@ -38,8 +39,10 @@ def svd_topk(
     Eigenvectors of the Gram matrix, complete by construction, for p ≤ 1536 or k > p/20; Lanczos
     beyond, with a certificate: `certify` is ``probe``, ``cholesky`` or ``none``. `v0`
     (min(m, n),) is a warm right vector (left, if m < n), mixed half and half with a random one;
-    `tol` is relative to σ₁. k > p gives p triplets. Raises NonFinite.
+    `tol` is relative to σ₁. k > p gives p triplets. Raises NonFinite, UsageError.
     """
+    if k < 0 or certify not in ("probe", "cholesky", "none"):
+        raise UsageError(f"svd_topk cannot take k={k}, certify={certify!r}")
     X = prepare(W)
     k = min(k, X.p)
     if k == 0 or X.largest == 0.0:

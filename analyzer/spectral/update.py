@@ -171,7 +171,7 @@ def _balanced(update: LowRankUpdate) -> Core:
 def _independent(core: Core) -> Core:
     """The same core with orthogonal columns in both factors: LᵀR = (X√t)(Z√t)ᵀ, tiny t left out."""
     left, right = np.linalg.qr(core.L.T), np.linalg.qr(core.R.T)
-    x, t, zh = np.linalg.svd(left.R @ right.R.T)
+    x, t, zh = CPU.svd(left.R @ right.R.T)
     keep = t > EPS  # of a core of size 1
     root = np.sqrt(t[keep])
     return replace(core, L=(left.Q @ (x[:, keep] * root)).T, R=(right.Q @ (zh[keep].T * root)).T)

@@ -93,9 +93,13 @@ class SpectrumInfoRow:
     effective_rank: float | None = column(
         "exp(−Σ p ln p), p = σ/Σσ", source="Roy & Vetterli, EUSIPCO 2007"
     )
-    numerical_rank: int | None = column("singular values above max(p·ε·σ₁, 2·storage_floor)")
+    numerical_rank: int | None = column(
+        "singular values above max(long side·ε·σ₁, 2·noise), noise of the storage or the solver"
+    )
     participation_ratio: float | None = column("(Σσ²)²/Σσ⁴")
-    seconds: float | None = column("CPU wall time of the factorisation", unit="s")
+    seconds: float | None = column(
+        "wall-clock time of the factorisation; NULL if it served several matrices", unit="s"
+    )
 
 
 @dataclass(frozen=True, slots=True)

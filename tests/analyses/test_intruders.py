@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from analyzer.analyses.critical import DenseUpdate, critical_multipliers
 from analyzer.analyses.intruders import intruder_dimensions, judge, tuned_vectors
+from analyzer.analyses.judging import intruder_rows, thresholds
+from analyzer.analyses.rows_intruders import IntruderRow
 from analyzer.errors import ShapeMismatch, UsageError
 from analyzer.spectral import BaseSVD, low_rank_svd
 
@@ -152,6 +154,73 @@ def test_waves_critical_multiplier(waves) -> None:
     assert counts == [0, 2, 2, 3, 3]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_critical_multiplier_against_a_fine_scan(waves, side) -> None:
+    """No step of a scan 16 times as fine has an intruder below what both routes find."""
+    W0, P, Q = waves
+    svd = BaseSVD.compute(W0)
+    U0, _, Vh0 = np.linalg.svd(W0, full_matrices=False)
+
+    def has_intruder(s: float) -> bool:
+        U, _, Vh = np.linalg.svd(W0 + s * P @ Q.T, full_matrices=False)
+        cosines = np.abs(U0.T @ U) if side == "left" else np.abs(Vh0 @ Vh.T)
+        return bool(np.any(cosines.max(axis=0)[:10] < 0.5))
+
+    first = next(s for s in 2.0 ** np.arange(-4, 1, 1 / 64) if has_intruder(s))
+    for update in (svd.update(P, Q), DenseUpdate(W0, W0 + P @ Q.T)):
+        found = critical_multipliers(svd, update, {side: 0.3}, k=10, epsilon=0.5)[side]
+        assert found.multiplier == pytest.approx(first, rel=0.011)
+
+
+def test_an_intruder_at_one_bounds_the_critical_multiplier() -> None:
+    """k = p: the law has no θ*, the search goes around s = 1."""
+    W0, v = np.diag(np.arange(8.0, 0, -1)), np.full((8, 1), 8**-0.5)
+    svd = BaseSVD.compute(W0)
+    rows = [
+        row
+        for row in intruder_rows(
+            1, svd, svd.update(10 * v, v), np.array([10.0]), thresholds(svd, 8, 0.5),
+            k=8, epsilon=0.5,
+        )
+        if isinstance(row, IntruderRow)
+    ]  # fmt: skip
+    for row in rows:
+        assert row.n_intruders == 1
+        assert row.critical_multiplier is not None
+        assert row.critical_multiplier < 1
+
+
+def test_equal_matrices_have_no_intruders_whatever_the_basis() -> None:
+    """An orthogonal base: every choice of singular vectors is as good as another."""
+    W0 = np.linalg.qr(np.random.default_rng(4).standard_normal((64, 64)))[0]
+    svd = BaseSVD.compute(W0)
+    rows = list(
+        intruder_rows(
+            1, svd, DenseUpdate(W0, W0.copy()), np.zeros(64), thresholds(svd, 10, 0.5),
+            k=10, epsilon=0.5,
+        )
+    )  # fmt: skip
+    for row in rows:
+        if isinstance(row, IntruderRow):
+            assert (row.n_intruders, row.status) == (0, "zero_delta")
+
+
+def test_a_decision_that_depends_on_the_basis_of_a_cluster_is_uncertain() -> None:
+    """Isolated cosine .47, a repeated pair .36/.36: the pair's rotation decides."""
+    values = np.array([9.0, 5.0, 5.0, 3.0, 2.0, 1.0])
+    u = np.array([0.47, 0.36, 0.36, 0.0, 0.0, 0.0])
+    u[3:] = np.sqrt((1 - u @ u) / 3)
+    rng = np.random.default_rng(0)
+    raw = set()
+    for _ in range(30):
+        Q, V = (np.linalg.qr(rng.standard_normal((6, 6)))[0] for _ in range(2))
+        base = (Q * values) @ V.T
+        found = intruder_dimensions(base, base + 1e6 * np.outer(Q @ u, V[:, 5]), k=1)
+        raw.add(found.n_intruders)
+        assert (found.n_uncertain, found.n_robust) == (1, 0)
+    assert raw == {0, 1}
+
+
 def test_full_rank_perturbation(waves) -> None:
     W0 = waves[0]
     i, j = np.arange(1, 41)[:, None], np.arange(1, 31)[None, :]
@@ -194,5 +263,7 @@ def test_degenerate_inputs() -> None:
     for k, epsilon in ((0, 0.5), (3, 0.0), (3, 1.5)):
         with pytest.raises(UsageError):
             intruder_dimensions(LADDER, LADDER, k=k, epsilon=epsilon)
+    with pytest.raises(UsageError, match="middle"):
+        intruder_dimensions(LADDER, LADDER, side="middle")  # type: ignore[arg-type]
     with pytest.raises(ShapeMismatch):
         intruder_dimensions(LADDER, np.ones((3, 10)))

@@ -232,3 +232,93 @@ def test_an_update_as_large_as_its_base_is_questioned(checkpoints: Path, save_lo
     save_lora(checkpoints / "stranger", scale=1.0)
     (warning,) = analyzer.scan(checkpoints).warnings
     assert warning.startswith("stranger: the update is")
+
+
+def test_a_crash_keeps_earlier_results(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from analyzer.scanning import compute
+
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    before = {name: store.table(name).num_rows for name in ("tail", "intruder", "done", "spectrum")}
+
+    def fail(*_: object) -> None:
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(compute, "_outcome", fail)
+    again = analyzer.scan(checkpoints, force=True)
+    assert again.n_computed == 0
+    assert any("disk gone" in problem for problem in again.problems)
+    after = {name: store.table(name).num_rows for name in before}
+    assert after == before
+    assert {row["status"] for row in rows(store, "SELECT status FROM matrix")} == {
+        "ok", "zero_delta",
+    }  # fmt: skip
+
+
+def test_options_are_checked() -> None:
+    for options in ({"k": 0}, {"epsilon": 1.5}):
+        with pytest.raises(UsageError):
+            analyzer.Options(**options)  # type: ignore[arg-type]
+
+
+def info(store: analyzer.Store, checkpoint: str, name: str, kind: str) -> dict[str, object]:
+    (row,) = rows(
+        store,
+        """SELECT s.* FROM spectrum_info s JOIN matrix m USING (matrix_id)
+        JOIN checkpoint c USING (checkpoint_id) WHERE c.name = ? AND m.name = ? AND s.kind = ?""",
+        checkpoint, name, kind,
+    )  # fmt: skip
+    return row
+
+
+def test_storage_floors_follow_what_was_rounded(tmp_path: Path, save_lora) -> None:
+    """A bf16 fine-tune of a float32 base has bf16 noise; an adapter's update has none."""
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    rng = np.random.default_rng(1)
+    name = f"{Q0}.weight"
+    low_rank = rng.standard_normal((24, 5)) @ rng.standard_normal((5, 24))
+    for folder, dtype in (("base", torch.float32), ("full", torch.bfloat16)):
+        (tmp_path / folder).mkdir()
+        save_torch(
+            {name: torch.tensor(low_rank).to(dtype)}, tmp_path / folder / "model.safetensors"
+        )
+    save_lora(tmp_path / "lora", scale=1e-4)
+    store = analyzer.connect(analyzer.scan(tmp_path, base=tmp_path / "base").db)
+    assert info(store, "base", name, "weight")["numerical_rank"] == 5
+    tuned = info(store, "full", name, "weight")
+    assert tuned["numerical_rank"] == 5
+    base = info(store, "base", name, "weight")
+    assert tuned["storage_floor"] > 1000 * base["storage_floor"]  # type: ignore[operator]
+    assert info(store, "full", name, "delta")["numerical_rank"] == 0
+    adapter = info(store, "lora", name, "delta")
+    assert (adapter["storage_floor"], adapter["numerical_rank"]) == (0.0, 2)
+
+
+def test_a_bad_base_is_named_and_not_its_fine_tune(checkpoints: Path) -> None:
+    path = checkpoints / "base" / "model.safetensors"
+    tensors = load_file(path)
+    tensors[f"{Q0}.weight"][1, 1] = np.nan
+    save_file(tensors, path)
+    problems = [p for p in analyzer.scan(checkpoints).problems if Q0 in p]
+    assert len(problems) == 4
+    assert all(str(checkpoints / "base") in problem for problem in problems)
+
+
+def test_an_adapter_of_few_matrices_shares_the_whole_models_threshold(
+    tmp_path: Path, save_full, save_lora, base_weights
+) -> None:
+    save_full(tmp_path / "base", base_weights)
+    path = save_lora(tmp_path / "lora", scale=0.0) / "adapter_model.safetensors"
+    save_file({k: w for k, w in load_file(path).items() if Q0 in k}, path)
+    store = analyzer.connect(analyzer.scan(tmp_path).db)
+    found = rows(
+        store,
+        """SELECT c.kind, w.threshold, w.rank_kept FROM welore w JOIN matrix m USING (matrix_id)
+        JOIN checkpoint c USING (checkpoint_id) WHERE m.name = ? ORDER BY c.kind""",
+        f"{Q0}.weight",
+    )
+    assert [row["kind"] for row in found] == ["adapter", "base"]
+    # an adapter that changes nothing leaves the model's allocation as it is
+    assert found[0]["threshold"] == pytest.approx(found[1]["threshold"])
+    assert found[0]["rank_kept"] == found[1]["rank_kept"]

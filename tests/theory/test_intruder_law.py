@@ -108,6 +108,13 @@ def test_probability_and_median_agree() -> None:
     assert median_maxcos(c) == pytest.approx(float(np.median(draws)), abs=5e-3)
 
 
+def test_no_threshold_where_the_gaussian_law_fails() -> None:
+    s = np.linspace(3.0, 0.1, 20)
+    assert intruder_threshold(s, 20, 20, k=5, epsilon=0.67) is not None
+    for epsilon in (0.68, 0.7, 0.9, 1.0):
+        assert intruder_threshold(s, 20, 20, k=5, epsilon=epsilon) is None
+
+
 def test_no_threshold_without_a_spectrum() -> None:
     assert intruder_threshold(np.zeros(4), 4, 4, k=2, epsilon=0.5) is None
     with pytest.raises(ValueError, match="singular values"):
