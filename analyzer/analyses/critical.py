@@ -27,7 +27,8 @@ from analyzer.spectral.results import FloatArray
 
 BELOW, ABOVE = 1 / 4, 8.0  # of θ*/σ₁(ΔW): where the search starts and gives up
 LOWEST = 40  # steps below the start, where nothing is left of the update
-RTOL = 1e-6
+LOW_RANK = 2.0**0.25, 1e-6  # step and relative width of the root
+DENSE = 2.0**0.5, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,8 @@ def critical_multipliers(
             margins[s] = {one: _margin(base, top, epsilon, one) for one in both}
         return margins[s][side]
 
-    step = 2.0**0.25 if isinstance(update, LowRankUpdate) else 2.0**0.5
-    return {side: _first_root(margin, side, scale, step) for side, scale in sides.items()}
+    step, rtol = LOW_RANK if isinstance(update, LowRankUpdate) else DENSE
+    return {side: _first_root(margin, side, scale, step, rtol) for side, scale in sides.items()}
 
 
 def _margin(base: BaseSVD, top: TunedVectors, epsilon: float, side: Side) -> float:
@@ -92,7 +93,7 @@ def _margin(base: BaseSVD, top: TunedVectors, epsilon: float, side: Side) -> flo
 
 
 def _first_root(
-    margin: Callable[[float, Side], float], side: Side, scale: float, step: float
+    margin: Callable[[float, Side], float], side: Side, scale: float, step: float, rtol: float
 ) -> Critical:
     """Steps upwards from a quarter of `scale`, or downwards if there is an intruder already."""
     # Powers of the step around 1, so that both sides try the same multipliers.
@@ -109,5 +110,5 @@ def _first_root(
         if at < first - LOWEST:
             return Critical(step**at, limit)
     s = step**at
-    root: Any = brentq(margin, s / step, s, args=(side,), xtol=RTOL * s)
+    root: Any = brentq(margin, s / step, s, args=(side,), xtol=rtol * s)
     return Critical(float(root), limit)

@@ -29,7 +29,7 @@ def find_base(checkpoints: Sequence[Checkpoint], runs: Collection[str]) -> Check
     UsageError, naming the candidates, where several could be meant.
     """
     full = [c for c in checkpoints if c.kind == "full" and c.name not in runs]
-    named = [c for c in full if c.name.rpartition("/")[2] == "base"]
+    named = [c for c in full if Path(c.name).stem == "base"]
     top = [c for c in named if "/" not in c.name]
     if chosen := _only(top or named, "are named base"):
         return chosen

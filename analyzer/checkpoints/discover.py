@@ -76,7 +76,11 @@ def discover(
             refusals.append(Refusal(error.path or place, _reason(error), error.hint))
     found = _deduplicated(sorted(found, key=_order))
     runs = {c.run for c in found if c.run is not None}
-    chosen = given_base(Path(base), found) if base is not None else find_base(found, runs)
+    chosen = (
+        given_base(_base_path(Path(base), root), found)
+        if base is not None
+        else find_base(found, runs)
+    )
     return _collection(root, found, chosen, include, refusals)
 
 
@@ -102,6 +106,11 @@ def _collection(
             trajectories[checkpoint.run].append(checkpoint)
     steps = {run: tuple(members) for run, members in sorted(trajectories.items())}
     return Collection(root, chosen, tuple(kept), steps, tuple(refusals))
+
+
+def _base_path(base: Path, root: Path) -> Path:
+    """As given, or a name below the root as the pairing prints it."""
+    return base if base.exists() else root / base
 
 
 def _candidates(root: Path) -> Iterator[Path]:

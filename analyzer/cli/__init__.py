@@ -57,12 +57,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"analyzer: {where}{error.strerror or error}", err=True)
+        sys.exit(2)
     except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
+        if os.environ.get("ANALYZER_TRACEBACK"):
             raise
-        click.echo(
-            f"analyzer: internal error, {type(error).__name__}: {error} (-v shows where)", err=True
-        )
+        text = f"internal error, {type(error).__name__}: {error}"
+        click.echo(f"analyzer: {text} (ANALYZER_TRACEBACK=1 shows where)", err=True)
         sys.exit(1)
 
 

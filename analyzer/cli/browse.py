@@ -11,6 +11,7 @@ from analyzer.cli.tables import (
     UPDATE_NOTE,
     WEIGHT_NOTE,
     checkpoint_rows,
+    for_people,
     has_updates,
     layer_rows,
     paired_rows,
@@ -56,7 +57,7 @@ def show(name: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
         rows = layer_rows(store, checkpoint)
         note = f"{update_summary(store, checkpoint)} {UPDATE_NOTE}"
     title = f"{checkpoint['name']} ({checkpoint['kind']}, {checkpoint['n_params']:,} parameters)"
-    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note)
+    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note, for_people=for_people(rows))
 
 
 @click.command()
@@ -84,4 +85,4 @@ def compare(base: str, tuned: str, db: Path | None, as_json: bool, as_csv: bool)
                 hint="see `analyzer ls`",
             )
     title = f"{first['name']} → {second['name']}"
-    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note)
+    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note, for_people=for_people(rows))

@@ -26,7 +26,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     """
     from analyzer.cli.output import emit
     from analyzer.cli.scan import run_scan
-    from analyzer.cli.tables import UPDATE_NOTE, layer_rows, resolve, update_summary
+    from analyzer.cli.tables import UPDATE_NOTE, for_people, layer_rows, resolve, update_summary
     from analyzer.demo import make_demo
     from analyzer.store.reading import connect
 
@@ -44,7 +44,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     tuned = resolve(store, "lora-r1")
     rows = layer_rows(store, tuned)
     title = f"Intruder dimensions of {tuned['name']}"
-    emit(rows, title=title, as_json=False, as_csv=False, note=UPDATE_NOTE)
+    emit(for_people(rows), title=title, as_json=False, as_csv=False, note=UPDATE_NOTE)
     click.echo(f"\nThe last step of each run (losses in {folder / 'README.md'}):")
     for run in ("full", "lora-r1", "lora-r8", "lora-r64"):
         click.echo(f"{run:<9} {update_summary(store, resolve(store, run))}")

@@ -55,9 +55,9 @@ def export(table: str, output: Path, db: Path | None) -> None:
             with partial.open("w", newline="") as file:
                 write_csv(data.to_pylist(), file)
         elif output.suffix == ".json":
-            import json
+            from analyzer.cli.output import json_text
 
-            partial.write_text(json.dumps({"schema": 1, "table": table, "rows": data.to_pylist()}))
+            partial.write_text(json_text({"schema": 1, "table": table, "rows": data.to_pylist()}))
         else:
             raise UsageError("unknown ending", path=output, hint="use .csv, .parquet or .json")
         os.replace(partial, output)

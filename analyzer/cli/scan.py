@@ -46,7 +46,6 @@ MOST_MESSAGES = 12
 @click.option("--force", is_flag=True, help="Compute again what is stored.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-v", "--verbose", is_flag=True, help="Tracebacks.")
 def scan(path: Path, as_json: bool, quiet: bool, **options: Any) -> int:
     """Analyse every checkpoint in the folder PATH and store the results.
 
@@ -73,10 +72,8 @@ def run_scan(
     force: bool = False,
     as_json: bool = False,
     quiet: bool = False,
-    verbose: bool = False,
 ) -> int:
     """Scan with progress on stderr and the findings on stdout; the exit code."""
-    del verbose
     from analyzer.scanning import scan as scan_checkpoints
     from analyzer.scanning.options import Options
 
@@ -85,7 +82,7 @@ def run_scan(
             path,
             base=base,
             db=db,
-            analyses=analyses.split(",") if analyses else None,
+            analyses=[a.strip() for a in analyses.split(",")] if analyses is not None else None,
             device=device,
             workers=workers,
             options=Options(k=k, epsilon=epsilon, full=full, seed=seed),

@@ -48,9 +48,10 @@ def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
             SELECT checkpoint_id, count(*) AS matrices,
                    count(*) FILTER (status NOT IN ('ok', 'zero_delta', 'new_module')) AS failed
             FROM matrix GROUP BY ALL)
-        SELECT name AS checkpoint, kind, step, n_params AS parameters, matrices, failed,
-               intruders::BIGINT AS intruders, compared AS "of matrices",
-               delta_ratio AS "‖ΔW‖/‖W‖", erank AS "erank ΔW", alpha AS "median alpha"
+        SELECT name AS checkpoint, kind, step, n_params, matrices AS n_matrices, failed AS n_failed,
+               intruders::BIGINT AS n_intruders, compared AS n_compared,
+               delta_ratio AS delta_fro_ratio, erank AS delta_effective_rank,
+               alpha AS median_alpha
         FROM checkpoint LEFT JOIN m USING (checkpoint_id) LEFT JOIN i USING (checkpoint_id)
              LEFT JOIN t USING (checkpoint_id)
         ORDER BY kind <> 'base', run NULLS LAST, step, name
@@ -62,24 +63,21 @@ def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]
     """One row per layer and role of a tuned checkpoint: intruders, update, verdict in words."""
     rows = store.sql(
         """
-        SELECT layer, role, coalesce(expert::VARCHAR, '') AS expert,
-               l.n_intruders AS "intruders", l.n_uncertain AS "?", r.n_intruders AS "right",
-               l.k, l.epsilon, v.maxcos AS "min |cos|", l.delta_fro_ratio AS "‖ΔW‖/‖W‖",
-               l.delta_spectral_norm AS "‖ΔW‖₂", l.theta_star AS "θ*",
-               l.critical_multiplier AS "×critical", l.delta_effective_rank AS "erank ΔW",
-               m.status
+        SELECT m.name, stack, layer, role, expert, l.n_intruders, l.n_uncertain,
+               r.n_intruders AS n_intruders_right, l.k, l.epsilon, v.maxcos AS min_maxcos,
+               l.delta_fro_ratio, l.delta_spectral_norm, l.theta_star, l.critical_multiplier,
+               l.delta_effective_rank, m.status
         FROM matrix m
         LEFT JOIN intruder l ON l.matrix_id = m.matrix_id AND l.side = 'left'
         LEFT JOIN intruder r ON r.matrix_id = m.matrix_id AND r.side = 'right'
         LEFT JOIN (SELECT matrix_id, min(maxcos) AS maxcos FROM intruder_vector
                    WHERE side = 'left' GROUP BY ALL) v ON v.matrix_id = m.matrix_id
         WHERE m.checkpoint_id = ? AND (l.matrix_id IS NOT NULL OR m.status <> 'ok')
-        ORDER BY layer NULLS FIRST, role, expert
+        ORDER BY stack NULLS FIRST, layer NULLS FIRST, role, expert, m.name
         """,
         [checkpoint["checkpoint_id"]],
     ).to_pylist()
-    told = [row | {"verdict": intruder_verdict(row)} for row in rows]
-    return _without(told, ("k", "epsilon", "status"))
+    return [row | {"verdict": intruder_verdict(row)} for row in rows]
 
 
 def update_summary(store: Store, checkpoint: dict[str, Any]) -> str:
@@ -104,50 +102,60 @@ def weight_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]
     """One row per layer and role of a checkpoint's own weights: tail, rank, phase."""
     rows = store.sql(
         """
-        SELECT layer, role, coalesce(expert::VARCHAR, '') AS expert,
-               m.rows || '×' || m.cols AS shape,
-               t.alpha, t.alpha_lo AS "95% from", t.alpha_hi AS "to", t.n_tail, t.ks_d AS "KS D",
-               t.null_q AS noise, s.stable_rank AS "stable rank", s.effective_rank AS "erank",
-               s.numerical_rank AS "rank", w.rank_kept AS kept, t.num_spikes AS spikes,
-               t.phase, t.status AS tail_status, m.status
+        SELECT m.name, stack, layer, role, expert, m.rows || '×' || m.cols AS shape,
+               t.alpha, t.alpha_lo, t.alpha_hi, t.n_tail, t.ks_d, t.null_q, s.stable_rank,
+               s.effective_rank, s.numerical_rank, w.rank_kept, t.num_spikes, t.phase,
+               t.status AS tail_status, m.status
         FROM matrix m
         LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
         LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
         LEFT JOIN welore w ON w.matrix_id = m.matrix_id
-        WHERE m.checkpoint_id = ? ORDER BY layer NULLS FIRST, role, expert
+        WHERE m.checkpoint_id = ?
+        ORDER BY stack NULLS FIRST, layer NULLS FIRST, role, expert, m.name
         """,
         [checkpoint["checkpoint_id"]],
     ).to_pylist()
-    told = [row | {"verdict": tail_verdict(row)} for row in rows]
-    return _without(told, ("phase", "tail_status", "status"))
+    return [row | {"verdict": tail_verdict(row)} for row in rows]
 
 
 def paired_rows(
     store: Store, first: dict[str, Any], second: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Tail exponents, stable ranks and intruder counts of two checkpoints, matched by place."""
-    return store.sql(
-        """
-        WITH of AS (
-            SELECT checkpoint_id, layer, role, expert, alpha, alpha_lo, alpha_hi, stable_rank,
-                   n_intruders
-            FROM matrix m
-            LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
-            LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
-            LEFT JOIN intruder i ON i.matrix_id = m.matrix_id AND i.side = 'left'
-            WHERE layer IS NOT NULL AND role <> 'other')
-        SELECT a.layer, a.role, a.alpha AS "alpha A", b.alpha AS "alpha B",
-               CASE WHEN a.alpha_hi < b.alpha_lo OR b.alpha_hi < a.alpha_lo THEN 'yes'
-                    WHEN a.alpha IS NOT NULL AND b.alpha IS NOT NULL THEN 'no'
-               END AS "intervals apart",
-               a.stable_rank AS "stable rank A", b.stable_rank AS "stable rank B",
-               a.n_intruders AS "intruders A", b.n_intruders AS "intruders B"
-        FROM of a JOIN of b ON a.layer = b.layer AND a.role = b.role
-             AND a.expert IS NOT DISTINCT FROM b.expert
-        WHERE a.checkpoint_id = ? AND b.checkpoint_id = ? ORDER BY ALL
-        """,
-        [first["checkpoint_id"], second["checkpoint_id"]],
-    ).to_pylist()
+    """Tail exponents, stable ranks and intruder counts of two checkpoints, matched by name."""
+    from analyzer.checkpoints.matching import match_names
+
+    sides = [
+        {row["name"]: row for row in store.sql(_PAIRED, [c["checkpoint_id"]]).to_pylist()}
+        for c in (first, second)
+    ]
+    partner = match_names(list(sides[0]), list(sides[1]))
+    return [
+        _pair(sides[0][partner[name]], row) for name, row in sides[1].items() if name in partner
+    ]
+
+
+_PAIRED = """
+    SELECT m.name, stack, layer, role, expert, alpha, alpha_lo, alpha_hi, stable_rank, n_intruders
+    FROM matrix m
+    LEFT JOIN tail t ON t.matrix_id = m.matrix_id AND t.kind = 'weight'
+    LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'weight'
+    LEFT JOIN intruder i ON i.matrix_id = m.matrix_id AND i.side = 'left'
+    WHERE m.checkpoint_id = ?
+    ORDER BY stack NULLS FIRST, layer NULLS FIRST, role, expert, m.name
+"""
+
+
+def _pair(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    place = {name: b[name] for name in ("name", "stack", "layer", "role", "expert")}
+    apart = None
+    if a["alpha"] is not None and b["alpha"] is not None:
+        apart = a["alpha_hi"] < b["alpha_lo"] or b["alpha_hi"] < a["alpha_lo"]
+    numbers = {
+        f"{column}_{side}": row[column]
+        for column in ("alpha", "stable_rank", "n_intruders")
+        for side, row in (("a", a), ("b", b))
+    }
+    return place | numbers | {"intervals_apart": apart}
 
 
 def intruder_verdict(row: dict[str, Any]) -> str:
@@ -156,14 +164,14 @@ def intruder_verdict(row: dict[str, Any]) -> str:
         return TUNED_WORDS[row["status"]]
     if row["status"] != "ok":
         return row["status"].replace("_", " ")
-    if row["intruders"] is None:
+    if row["n_intruders"] is None:
         return "not compared"
-    if row["?"]:
-        return f"{row['intruders']} new, {row['?']} undecided"
-    if row["intruders"]:
-        return f"{row['intruders']} of {row['k']} are new"
-    if row["×critical"] is not None and row["×critical"] < NEAR:
-        return f"none; 1 at {row['×critical']:.2f} × ΔW"
+    if row["n_uncertain"]:
+        return f"{row['n_intruders']} new, {row['n_uncertain']} undecided"
+    if row["n_intruders"]:
+        return f"{row['n_intruders']} of {row['k']} are new"
+    if row["critical_multiplier"] is not None and row["critical_multiplier"] < NEAR:
+        return f"none; 1 at {row['critical_multiplier']:.2f} × ΔW"
     return "none"
 
 
@@ -199,12 +207,14 @@ def has_updates(store: Store, checkpoint: dict[str, Any]) -> bool:
     return store.sql(query, [checkpoint["checkpoint_id"]]).num_rows > 0
 
 
-def _without(rows: list[dict[str, Any]], hidden: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows without `hidden` columns and without those that say nothing in any row."""
-    silent = {
-        name for name in ("expert", "?") if all(row.get(name) in ("", None, 0) for row in rows)
-    }
-    return [
-        {name: value for name, value in row.items() if name not in silent | set(hidden)}
-        for row in rows
-    ]
+def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what the verdict says already and without columns that are empty everywhere.
+
+    The tensor's name is shown only where layer and role do not tell the rows apart.
+    """
+    places = [tuple(row.get(c) for c in ("stack", "layer", "role", "expert")) for row in rows]
+    hidden = {"k", "epsilon", "status", "tail_status", "phase"}
+    hidden |= {"name"} if len(set(places)) == len(places) else {"stack", "layer", "role", "expert"}
+    hidden |= {c for c in ("stack", "expert") if len({row.get(c) for row in rows}) == 1}
+    hidden |= {"n_uncertain"} if not any(row.get("n_uncertain") for row in rows) else set()
+    return [{c: value for c, value in row.items() if c not in hidden} for row in rows]

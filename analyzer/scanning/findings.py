@@ -37,7 +37,8 @@ def findings(
 
 
 def _line(outcome: Outcome) -> str:
-    return f"{outcome.unit.entry.checkpoint.name}: {outcome.detail}"
+    entry = outcome.unit.entry
+    return f"{entry.checkpoint.name}: {_naming(entry.row.name, outcome.detail or outcome.status)}"
 
 
 def _failures(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list[str]:
@@ -50,9 +51,13 @@ def _failures(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list
         [numbers],
     ).fetchall()
     return [
-        f"{checkpoint}: {detail or f'{name}: {status}'}"
+        f"{checkpoint}: {_naming(name, detail or status)}"
         for checkpoint, name, status, detail in found
     ]
+
+
+def _naming(name: str, detail: str) -> str:
+    return detail if name in detail else f"{name}: {detail}"
 
 
 def _suspicious(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list[str]:

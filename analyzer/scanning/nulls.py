@@ -49,7 +49,11 @@ class Nulls:
     def save(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Store what was drawn since the last time; `saved` says that it was committed."""
         self._saving = dict(self._fresh)
-        insert(connection, [row for item in self._saving.items() for row in _rows(*item)])
+        query = "SELECT DISTINCT short_side, long_side, seed FROM tail_null"
+        # A scan beside this one may have been first.
+        stored = set(connection.execute(query).fetchall()) if self._saving else set()
+        new = {shape: drawn for shape, drawn in self._saving.items() if shape not in stored}
+        insert(connection, [row for item in new.items() for row in _rows(*item)])
 
     def saved(self) -> None:
         for shape in self._saving:

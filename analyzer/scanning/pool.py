@@ -96,6 +96,11 @@ def _pool(workers: int, spread: bool) -> Iterator[Executor]:
     """Processes or threads, whose unfinished jobs are dropped and not waited for at the end."""
     if spread:
         context = multiprocessing.get_context("spawn")
+        # After an interrupt nobody is left to release the queue's semaphores but the tracker,
+        # which does so and complains: its warnings are read from the environment.
+        os.environ.setdefault(
+            "PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker"
+        )
         pool: Executor = ProcessPoolExecutor(workers, context, _start_worker)
     else:
         pool = ThreadPoolExecutor(workers)

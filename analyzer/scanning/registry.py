@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -85,7 +86,7 @@ def read_drafts(
                 entries = _full_entries(checkpoint, checkpoint.matrices(), base_matrices)
             fingerprint = _fingerprint(checkpoint, base)
             hashes = None
-            if (str(checkpoint.path), checkpoint.kind, fingerprint) not in known:
+            if (place(checkpoint), checkpoint.kind, fingerprint) not in known:
                 hashing(checkpoint.name)
                 hashes = {t.name: checkpoint.content_sha256(t.name) for t in checkpoint.tensors()}
             drafts.append(Draft(checkpoint, entries, fingerprint, hashes))
@@ -106,7 +107,7 @@ def register(
     entries: list[Entry] = []
     base_id: int | None = None
     for draft in drafts:
-        path = str(draft.checkpoint.path)
+        path = place(draft.checkpoint)
         found = connection.execute(
             "SELECT checkpoint_id, base_checkpoint_id FROM checkpoint"
             " WHERE path = ? AND fingerprint = ? AND kind = ?",
@@ -127,11 +128,16 @@ def register(
     return tuple(entries)
 
 
+def place(checkpoint: Checkpoint) -> str:
+    """Absolute path, the same from every working directory; links stay links."""
+    return os.path.abspath(checkpoint.path)
+
+
 def _fingerprint(checkpoint: Checkpoint, base: Checkpoint | None) -> str:
     """What decides whether a checkpoint is as it was: an adapter's matrices are its base's too."""
     if checkpoint.kind != "adapter" or base is None:
         return checkpoint.fingerprint()
-    both = f"{checkpoint.fingerprint()} on {base.path} {base.fingerprint()}"
+    both = f"{checkpoint.fingerprint()} on {place(base)} {base.fingerprint()}"
     return hashlib.sha256(both.encode()).hexdigest()
 
 
@@ -183,12 +189,12 @@ def _insert(connection: duckdb.DuckDBPyConnection, draft: Draft, base_id: int | 
     """Write a checkpoint and its matrices; what was stored for the same path goes."""
     checkpoint = draft.checkpoint
     hashes = draft.hashes or {}
-    _forget(connection, str(checkpoint.path))
+    _forget(connection, place(checkpoint))
     checkpoint_id = _next(connection, "checkpoint", "checkpoint_id")
     first = _next(connection, "matrix", "matrix_id")
     identity = hashlib.sha256("".join(f"{n}:{hashes[n]}\n" for n in sorted(hashes)).encode())
     row = CheckpointRow(
-        checkpoint_id, checkpoint.name, str(checkpoint.path), checkpoint.kind, checkpoint.format,
+        checkpoint_id, checkpoint.name, place(checkpoint), checkpoint.kind, checkpoint.format,
         checkpoint.run, checkpoint.step, None if checkpoint.kind == "base" else base_id,
         sum(prod(t.shape) for t in checkpoint.tensors()), identity.hexdigest(), draft.fingerprint,
     )  # fmt: skip

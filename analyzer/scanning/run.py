@@ -144,7 +144,7 @@ def _run(
 
 
 def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = tuple(analyses) if analyses else ANALYSES
+    chosen = ANALYSES if analyses is None else tuple(analyses)
     unknown = [name for name in chosen if name not in ANALYSES]
     if unknown:
         raise UsageError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -26,13 +27,22 @@ def writer(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises StoreLocked after five seconds of another process holding the file, StoreCorrupt.
     """
+    _check_place(db)
+    if not os.access(db if db.exists() else db.parent, os.W_OK):
+        raise StoreError("cannot be written here", path=db, hint="name another file with --db")
     connection = _retry(db, lambda: _attach(db, read_only=False))
     try:
         connection.execute("BEGIN")
         yield connection
         connection.execute("COMMIT")
+    except (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException) as error:
+        line = str(error).splitlines()[0]
+        raise StoreError(
+            f"cannot be written: {line}", path=db, hint="is the disk full? the last batch is lost"
+        ) from None
     finally:
-        connection.close()
+        with suppress(duckdb.Error):
+            connection.close()
 
 
 @contextmanager
@@ -44,6 +54,7 @@ def reader(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         )
     connection = _retry(db, lambda: _attach(db, read_only=True))
     try:
+        _check_schema(connection, db)
         connection.execute("SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
         yield connection
@@ -56,38 +67,59 @@ def create(db: Path, tables: Sequence[type[Row]]) -> None:
 
     A store that is complete already is not written to.
     """
+    _check_place(db)
     if db.exists() and _is_complete(db, tables):
         return
     with writer(db) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS meta (key VARCHAR, value VARCHAR)")
-        _check_version(connection, db)
+        if not connection.execute("SELECT * FROM meta").fetchall():
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", _identity())
         for table in tables:
             for statement in ddl(table):
                 connection.execute(statement)
+
+
+def _check_place(db: Path) -> None:
+    """Raises StoreError where no database can be, before DuckDB calls it corrupt."""
+    if db.is_dir():
+        raise StoreError("is a folder", path=db, hint="name a file with --db")
+    if not db.parent.is_dir():
+        raise StoreError("its folder does not exist", path=db, hint="create it, or use --db FILE")
+
+
+def _identity() -> list[tuple[str, str]]:
+    return [
+        ("schema_version", str(SCHEMA_VERSION)),
+        ("created_by", "spectral-workbench"),
+        ("store_uuid", str(uuid.uuid4())),
+    ]
 
 
 def _is_complete(db: Path, tables: Sequence[type[Row]]) -> bool:
     query = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'store'"
     with reader(db) as connection:
         found = {name for (name,) in connection.execute(query).fetchall()}
-        if "meta" in found:
-            _check_version(connection, db)
     return found >= {"meta", *(table.TABLE for table in tables)}
+
+
+def _check_schema(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
+    """Raises StoreTooNew, or StoreCorrupt for a database that is not a store."""
+    query = "SELECT 1 FROM duckdb_tables() WHERE database_name = 'store' AND table_name = 'meta'"
+    if not connection.execute(query).fetchall():
+        raise StoreCorrupt(
+            "a DuckDB file, but not a store", path=db, hint="give the file `analyzer scan` wrote"
+        )
+    _check_version(connection, db)
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
     query = "SELECT value FROM meta WHERE key = 'schema_version'"
     found = connection.execute(query).fetchall()
-    if not found:
-        connection.executemany(
-            "INSERT INTO meta VALUES (?, ?)",
-            [
-                ("schema_version", str(SCHEMA_VERSION)),
-                ("created_by", "spectral-workbench"),
-                ("store_uuid", str(uuid.uuid4())),
-            ],
+    if found and not found[0][0].isdigit():
+        raise StoreCorrupt(
+            f"schema {found[0][0]!r} is no number", path=db, hint="move it aside and scan again"
         )
-    elif int(found[0][0]) > SCHEMA_VERSION:
+    if found and int(found[0][0]) > SCHEMA_VERSION:
         raise StoreTooNew(
             f"schema {found[0][0]} is newer than this version's {SCHEMA_VERSION}",
             path=db,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyzer.errors import UsageError
+from analyzer.errors import StoreCorrupt, UsageError
 from analyzer.store.connection import reader
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Store:
                 relation = connection.sql(query, params=list(parameters) or None)
                 # None where the statement has no result
                 return relation.to_arrow_table() if relation is not None else pa.table({})
+            except (duckdb.IOException, duckdb.FatalException) as error:
+                line = str(error).strip().splitlines()[0]
+                hint = "move it aside and scan again"
+                raise StoreCorrupt(f"cannot be read: {line}", path=self.db, hint=hint) from None
             except duckdb.Error as error:
                 line = str(error).strip().splitlines()[0]
                 raise UsageError(line, path=self.db) from None

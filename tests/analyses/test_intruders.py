@@ -144,9 +144,9 @@ def test_waves_critical_multiplier(waves) -> None:
     W0, P, Q = waves
     svd = BaseSVD.compute(W0)
     update = svd.update(P, Q)
-    for asked in (update, DenseUpdate(W0, W0 + P @ Q.T)):
+    for asked, width in ((update, 2e-6), (DenseUpdate(W0, W0 + P @ Q.T), 5e-4)):
         found = critical_multipliers(svd, asked, {"left": 0.3}, k=10, epsilon=0.5)
-        assert found["left"].multiplier == pytest.approx(0.346717, abs=2e-6)
+        assert found["left"].multiplier == pytest.approx(0.346717, abs=width)
     counts = [
         judge(svd, tuned_vectors(svd, update.scaled(s), 10), 0.5, "left").n_intruders
         for s in (0.25, 0.5, 0.75, 1, 1.25)

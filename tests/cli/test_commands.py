@@ -86,12 +86,12 @@ def test_ls_show_compare(db: Path) -> None:
     assert [row["checkpoint"] for row in listed] == [
         "base", "lora/checkpoint-10", "lora/checkpoint-20", "full",
     ]  # fmt: skip
-    assert listed[2]["intruders"] > 0
+    assert listed[2]["n_intruders"] > 0
     shown = json.loads(run("show", "lora", "--db", db, "--json").stdout)["rows"]
     assert len(shown) == 10
     assert all(row["verdict"] for row in shown)
     # a run's name means its last step
-    assert sum(row["intruders"] for row in shown) == listed[2]["intruders"]
+    assert sum(row["n_intruders"] for row in shown) == listed[2]["n_intruders"]
     compared = json.loads(run("compare", "base", "full", "--db", db, "--json").stdout)["rows"]
     assert {row["role"] for row in compared} == {
         "embed", "attn_q", "attn_k", "attn_o", "mlp_up", "mlp_down",
@@ -99,9 +99,12 @@ def test_ls_show_compare(db: Path) -> None:
     (frozen,) = [row for row in compared if row["role"] == "embed"]
     assert frozen["verdict"] == "equal to the base"
     other = run("compare", "full", "lora", "--db", db, "--csv")
-    assert len(list(csv.DictReader(io.StringIO(other.stdout)))) == 10
+    pairs = list(csv.DictReader(io.StringIO(other.stdout)))
+    assert len(pairs) == 10
+    assert all("alpha_a" in row and row["name"].startswith("model.layers") for row in pairs)
     text = run("show", "base", "--db", db).stdout
     assert "alpha" in text
+    assert all(row["name"] for row in shown)
     missing = run("show", "nobody", "--db", db)
     assert missing.returncode == 2
     assert "no checkpoint named nobody" in missing.stderr
@@ -114,6 +117,20 @@ def test_database_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch
     done = run("ls")
     assert done.returncode == 4
     assert "analyzer scan" in done.stderr
+
+
+def test_sql_json_holds_whatever_the_database_returns(db: Path) -> None:
+    query = "SELECT sum(n_params) AS n, 'nan'::DOUBLE AS x, DATE '2026-01-02' AS d FROM checkpoint"
+    (row,) = json.loads(run("sql", query, "--db", db, "--json").stdout)["rows"]
+    assert isinstance(row["n"], int)
+    assert (row["x"], row["d"]) == (None, "2026-01-02")
+
+
+def test_a_narrow_terminal_cuts_no_number(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = run("show", "lora", "--db", db).stdout
+    assert "…" not in text
+    assert not any(line != line.rstrip() for line in text.splitlines())
 
 
 def test_sql_reads_only(db: Path, tmp_path: Path) -> None:

@@ -322,3 +322,24 @@ def test_an_adapter_of_few_matrices_shares_the_whole_models_threshold(
     # an adapter that changes nothing leaves the model's allocation as it is
     assert found[0]["threshold"] == pytest.approx(found[1]["threshold"])
     assert found[0]["rank_kept"] == found[1]["rank_kept"]
+
+
+def test_the_same_folder_from_another_directory(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = analyzer.scan(checkpoints)
+    monkeypatch.chdir(checkpoints)
+    assert analyzer.scan(".").n_computed == 0
+    assert analyzer.scan(".", base="base", db=first.db).n_computed == 0
+    store = analyzer.connect(first.db)
+    assert all(
+        Path(str(r["path"])).is_absolute() for r in rows(store, "SELECT path FROM checkpoint")
+    )
+
+
+def test_a_base_is_given_by_its_printed_name(checkpoints: Path) -> None:
+    (checkpoints / "base").rename(checkpoints / "start")
+    with pytest.raises(UsageError, match="start"):
+        analyzer.scan(checkpoints / "..", include=["nothing"])
+    summary = analyzer.scan(checkpoints, base="start")
+    assert summary.not_run == {}

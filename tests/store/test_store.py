@@ -122,3 +122,18 @@ def test_the_file_is_readable_by_the_oldest_supported_version(db: Path) -> None:
         ).fetchone()
     assert tags is not None
     assert tags[0].startswith("v1.4.0")
+
+
+def test_places_that_cannot_hold_a_store_are_told_apart(tmp_path: Path) -> None:
+    for path, word in ((tmp_path, "folder"), (tmp_path / "no" / "x.duckdb", "does not exist")):
+        with pytest.raises(StoreError, match=word):
+            store.create(path, CORE_TABLES)
+
+
+def test_a_foreign_database_is_not_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "other.duckdb"
+    duckdb.connect(str(path)).execute("CREATE TABLE mine (a INT)").close()
+    with pytest.raises(StoreCorrupt, match="not a store"), store.reader(path):
+        pass
+    with pytest.raises(StoreCorrupt, match="not a store"):
+        store.create(path, CORE_TABLES)
