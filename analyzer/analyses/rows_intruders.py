@@ -52,7 +52,8 @@ class IntruderRow:
     )
     critical_multiplier: float | None = column(
         "smallest s on the search's grid for which W0 + s·ΔW has an intruder, narrowed to a "
-        "relative 1e-6 (1e-3 where ΔW is dense); NULL if none up to critical_limit; narrow windows between two steps can be missed",
+        "relative 1e-6 (1e-3 where ΔW is dense); NULL if none up to critical_limit; narrow windows "
+        "between two steps can be missed",
         source="exact spectra of W0 + s·ΔW: steps of 2^¼ (low-rank) or √2 (dense), root search",
     )
     critical_limit: float | None = column("largest s that was tried")

@@ -99,7 +99,11 @@ def run_scan(
 def _print_collection(collection: Collection) -> None:
     """What was found and how it is paired, on stderr, before any work starts."""
     base = collection.base
-    _line("base", base.name if base else "none: weights and updates are analysed on their own")
+    adapters = any(c.kind == "adapter" for c in collection.checkpoints)
+    alone = (
+        "none: adapters need one, give --base" if adapters else "none: weights are analysed alone"
+    )
+    _line("base", base.name if base else alone)
     stepped = {c.name for steps in collection.trajectories.values() for c in steps}
     for checkpoint in collection.checkpoints:
         if checkpoint is not base and checkpoint.name not in stepped:
@@ -136,7 +140,8 @@ def _print_summary(summary: ScanSummary, as_json: bool, quiet: bool) -> None:
     for analysis, reason in summary.not_run.items():
         click.echo(f"{analysis} not run: {reason}", err=True)
     if not summary.n_computed:
-        text = f"nothing new: all {summary.n_stored} results are stored in {summary.db}"
+        stored = f"all {summary.n_stored} results are stored" if summary.n_stored else "no results"
+        text = f"nothing new: {stored} in {summary.db}"
         click.echo(f"{text} ({summary.seconds:.1f} s)", err=True)
         return
     text = f"{summary.n_computed} results computed, {summary.n_stored} were stored already"

@@ -215,6 +215,6 @@ def for_people(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     places = [tuple(row.get(c) for c in ("stack", "layer", "role", "expert")) for row in rows]
     hidden = {"k", "epsilon", "status", "tail_status", "phase"}
     hidden |= {"name"} if len(set(places)) == len(places) else {"stack", "layer", "role", "expert"}
-    hidden |= {c for c in ("stack", "expert") if len({row.get(c) for row in rows}) == 1}
+    hidden |= {c for c in ("stack", "expert") if len({row.get(c) for row in rows} - {None}) < 2}
     hidden |= {"n_uncertain"} if not any(row.get("n_uncertain") for row in rows) else set()
     return [{c: value for c, value in row.items() if c not in hidden} for row in rows]
