@@ -49,12 +49,19 @@ class DenseUpdate:
     @cached_property
     def delta(self) -> FloatArray:
         """ΔW in float64."""
-        base = torch.as_tensor(self.base).to(torch.float64)
-        return torch.as_tensor(self.tuned).to(torch.float64).sub(base).numpy()
+        tuned = torch.as_tensor(self.tuned).to(torch.float64, copy=True)
+        return tuned.sub_(_operand(self.base)).numpy()
 
     def scaled(self, factor: float) -> FloatArray:
         """W0 + factor·ΔW in float64."""
-        return torch.as_tensor(self.base).to(torch.float64).numpy() + factor * self.delta
+        delta = torch.as_tensor(self.delta)
+        return delta.mul(factor).add_(_operand(self.base)).numpy()
+
+
+def _operand(matrix: Matrix) -> torch.Tensor:
+    """As it is stored, to be added to float64 without a float64 copy; float8 cannot be added."""
+    tensor = torch.as_tensor(matrix)
+    return tensor.to(torch.float32) if tensor.element_size() == 1 else tensor
 
 
 def critical_multipliers(

@@ -75,13 +75,25 @@ def _outcomes(job: Job, tools: Tools) -> Iterator[Outcome]:
             yield _outcome(unit, base, tools)
         except WorkbenchError as error:
             error.tensor = error.tensor or unit.entry.row.name
-            yield Outcome(unit, _done(unit), error.status, str(error))
+            yield Outcome(unit, (*_alone(unit, tools), *_done(unit)), error.status, str(error))
         except Exception as error:
             # One matrix must not end the scan of the others; unlike a bad matrix, a failing
             # machine may do better next time, so the unit is not marked as done.
             status = "unreadable" if isinstance(error, OSError) else "crashed"
             detail = f"{unit.entry.row.name}: {type(error).__name__}: {error}"
             yield Outcome(unit, (), status, detail)
+
+
+def _alone(unit: Unit, tools: Tools) -> tuple[Row | SpectrumValues, ...]:
+    """What a fine-tuned matrix says without its base, where that is broken or of another shape."""
+    if unit.entry.matrix is None or "tails" not in unit.params:
+        return ()
+    try:
+        weight = read_weight(unit.entry)
+        spectrum = svdvals(weight, backend=tools.backend)
+        return tuple(_described(unit, "weight", spectrum, floor_of(weight), tools))
+    except WorkbenchError:
+        return ()
 
 
 def _done(unit: Unit) -> tuple[DoneRow, ...]:

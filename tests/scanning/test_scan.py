@@ -303,6 +303,9 @@ def test_a_bad_base_is_named_and_not_its_fine_tune(checkpoints: Path) -> None:
     problems = [p for p in analyzer.scan(checkpoints).problems if Q0 in p]
     assert len(problems) == 4
     assert all(str(checkpoints / "base") in problem for problem in problems)
+    store = analyzer.connect(checkpoints / "analyzer.duckdb")
+    # what needs no base is there all the same
+    assert info(store, "full", f"{Q0}.weight", "weight")["spectral_norm"]
 
 
 def test_an_adapter_of_few_matrices_shares_the_whole_models_threshold(
@@ -343,3 +346,20 @@ def test_a_base_is_given_by_its_printed_name(checkpoints: Path) -> None:
         analyzer.scan(checkpoints / "..", include=["nothing"])
     summary = analyzer.scan(checkpoints, base="start")
     assert summary.not_run == {}
+
+
+def test_a_grown_vocabulary_still_has_a_spectrum(checkpoints: Path) -> None:
+    path = checkpoints / "full" / "model.safetensors"
+    tensors = load_file(path)
+    head = tensors["lm_head.weight"]
+    tensors["lm_head.weight"] = np.vstack([head, head[:2]])
+    save_file(tensors, path)
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    (row,) = rows(
+        store,
+        """SELECT m.status, count(*) AS n FROM matrix m JOIN checkpoint c USING (checkpoint_id)
+        JOIN spectrum USING (matrix_id)
+        WHERE c.name = 'full' AND m.name = 'lm_head.weight' AND spectrum.kind = 'weight'
+        GROUP BY ALL""",
+    )
+    assert row == {"status": "shape_mismatch", "n": 24}
