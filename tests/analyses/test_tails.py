@@ -163,7 +163,10 @@ def test_never_raises_and_never_invents_numbers(s, missing, scale, floor):
         np.array(s) * scale, rows=rows, cols=2 * rows, storage_floor=floor * scale, matrix_id=1,
         kind="weight", full=False, seed=0,
     )  # fmt: skip
-    assert row.status in ("ok", "low_n", "too_few_evals", "degenerate", "zero")
+    assert row.status in (
+        "ok", "low_n", "too_few_evals", "degenerate", "zero", "below_floor",
+    )  # fmt: skip
+    assert (row.status == "zero") == (not np.any(np.array(s) * scale))
     assert (row.alpha is not None) == (row.status in ("ok", "low_n"))
     assert_no_numbers_in_disguise(row)
     if row.alpha is not None:
