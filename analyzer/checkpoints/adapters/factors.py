@@ -27,7 +27,11 @@ class Factors:
         return any(part == name for name, _ in self.target.parts)
 
     def __getitem__(self, part: str) -> FloatArray:
-        return read_finite(self.source, dict(self.target.parts)[part])
+        """Raises AdapterError if the file does not hold it, NonFinite."""
+        names = dict(self.target.parts)
+        if part not in names:
+            raise AdapterError(f"has no {part}, which its method needs", tensor=self.target.module)
+        return read_finite(self.source, names[part])
 
     def scalar(self, part: str) -> float:
         value = self[part]
