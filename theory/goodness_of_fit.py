@@ -35,11 +35,6 @@ class GoodnessOfFit:
     exceedances: int
     replicates: int
 
-    @property
-    def standard_error(self) -> float:
-        """√(p(1-p)/replicates)."""
-        return float(np.sqrt(self.p * (1.0 - self.p) / self.replicates))
-
 
 def goodness_of_fit(
     values: ArrayLike,

@@ -32,11 +32,6 @@ class PowerLawFit:
     free_logs: int  # random terms of T: n - 1 when xmin is one of the data, else n
 
     @property
-    def alpha_hill(self) -> float:
-        """1 + (n-1)/T: the anchor point, whose logarithm is 0, is not counted."""
-        return 1.0 + self.free_logs / self.log_sum
-
-    @property
     def alpha_unbiased(self) -> float:
         """1 + (n-2)/T. T ~ Γ(n-1, 1/(α-1)) and E[1/T] = (α-1)/(n-2), given xmin."""
         return 1.0 + (self.free_logs - 1) / self.log_sum

@@ -28,7 +28,9 @@ class IntruderRow:
         source=f"{_SHUTTLEWORTH}, definition 3.1",
     )
     n_uncertain: int = column(
-        "decisions closer to epsilon than the error bound of the cosine", unit="count"
+        "decisions that the error bound of the cosine, or the choice of vectors within a cluster "
+        "of equal singular values, leaves open",
+        unit="count",
     )
     n_robust: int = column(
         "intruders also against whole clusters of (near-)equal base singular values", unit="count"

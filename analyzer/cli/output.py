@@ -21,7 +21,6 @@ Rows = Sequence[Mapping[str, Any]]
 JSON_SCHEMA = 1
 WIDTH = 100  # of notes below a table, and the least that a table is given
 HEADINGS = {
-    "checkpoint": "checkpoint",
     "n_params": "parameters",
     "n_matrices": "matrices",
     "n_failed": "failed",

@@ -21,7 +21,7 @@ from analyzer.scanning.jobs import Job
 from analyzer.scanning.options import Options
 
 if TYPE_CHECKING:
-    from analyzer.scanning.compute import Outcome
+    from analyzer.scanning.compute import Outcome, Tools
     from analyzer.scanning.nulls import Nulls
 
 # Flops, roughly, from which on starting processes pays; each imports torch, about 2 s.
@@ -70,12 +70,11 @@ def run_jobs(
 
 
 def _run(
-    jobs: Sequence[Job], tools: object, workers: int, spread: bool
+    jobs: Sequence[Job], tools: Tools, workers: int, spread: bool
 ) -> Iterator[tuple[Job, list[Outcome]]]:
     """Jobs and their outcomes as they finish, at most one job a worker waiting."""
-    from analyzer.scanning.compute import Tools, finish_job
+    from analyzer.scanning.compute import finish_job
 
-    assert isinstance(tools, Tools)
     queue = iter(list(jobs))
     running: dict[Future[tuple[list[Outcome], Nulls]], Job] = {}
     with _one_thread_each(), _pool(workers, spread) as pool:
