@@ -38,7 +38,15 @@ for _command in (demo, scan, ls, show, compare, sql, export, doctor):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; every expected error is one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    caught: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        del frame
+        caught.append(signum)
+        raise KeyboardInterrupt if signum == signal.SIGINT else _Terminated
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     try:
         code = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -52,21 +60,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except WorkbenchError as error:
+        if caught:
+            _stop(128 + caught[0])
         click.echo(f"analyzer: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
+    except Exception as error:
+        # Libraries turn the exception of a signal into their own, DuckDB its queries'.
+        if caught:
+            _stop(128 + caught[0])
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"analyzer: {where}{error.strerror or error}", err=True)
         sys.exit(2)
-    except Exception as error:
-        if os.environ.get("ANALYZER_TRACEBACK"):
-            raise
-        text = f"internal error, {type(error).__name__}: {error}"
-        click.echo(f"analyzer: {text} (ANALYZER_TRACEBACK=1 shows where)", err=True)
-        sys.exit(1)
+    if os.environ.get("ANALYZER_TRACEBACK"):
+        raise error
+    text = f"internal error, {type(error).__name__}: {error}"
+    click.echo(f"analyzer: {text} (ANALYZER_TRACEBACK=1 shows where)", err=True)
+    sys.exit(1)
 
 
 def _stop(code: int) -> None:
@@ -78,8 +95,3 @@ def _stop(code: int) -> None:
     # Worker threads may be deep inside LAPACK; everything worth keeping is committed.
     sys.stdout.flush()
     os._exit(code)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise _Terminated
