@@ -98,6 +98,32 @@ def _shannon(weights: Array) -> float:
     return float(-xlogy(p, p).sum())
 
 
+def effective_rank_energy(singular_values: ArrayLike) -> float | None:
+    """exp(-Σ p ln p), p = λ/Σλ: the effective rank of energies instead of singular values.
+
+    Smaller than Roy and Vetterli's; papers use both under one name. None for a zero matrix.
+    """
+    s = descending(singular_values)
+    if s.size == 0 or s[0] == 0.0:
+        return None
+    return float(np.exp(_shannon((s / s[0]) ** 2)))
+
+
+def rank_at_energy(singular_values: ArrayLike, energy: float) -> int | None:
+    """min{r : Σ_{i≤r} λ_i ≥ energy·Σλ}, 0 < energy ≤ 1; None for a zero matrix.
+
+    Raises ValueError for an energy outside (0, 1].
+    """
+    if not 0.0 < energy <= 1.0:
+        raise ValueError(f"the energy must lie in (0, 1], got {energy}")
+    s = descending(singular_values)
+    if s.size == 0 or s[0] == 0.0:
+        return None
+    cumulative = np.cumsum((s / s[0]) ** 2)
+    # A share of exactly `energy` may round to either side: forgive one part in 1e12.
+    return int(np.argmax(cumulative >= energy * (1.0 - 1e-12) * cumulative[-1])) + 1
+
+
 def _gini(s: Array) -> float:
     """2 Σ i σ_(i)/(m Σσ) - (m+1)/m with σ_(i) ascending."""
     m = s.size

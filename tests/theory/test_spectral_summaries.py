@@ -10,9 +10,11 @@ from theory.random_matrix import mp_quantile
 from theory.spectral_summaries import (
     Summary,
     alpha_weighted,
+    effective_rank_energy,
     log_alpha_norm,
     matrix_entropy,
     numerical_rank,
+    rank_at_energy,
     schatten_norm,
     spectral_distance,
     spectral_gaps,
@@ -125,3 +127,36 @@ def test_jensen_shannon_distance():
     assert spectral_distance(p, 3 * p) == pytest.approx(0.0, abs=1e-7)
     with pytest.raises(ValueError, match="one length"):
         spectral_distance(p, p[1:])
+
+
+def closed(m, n, a=1.0, b=0.37, c=0.0):
+    i, j = np.arange(1, m + 1)[:, None], np.arange(1, n + 1)[None, :]
+    return np.sin(a * i * np.sqrt(j) + b * j + c)
+
+
+def test_ranks_of_energies():
+    assert effective_rank_energy([4, 2, 1]) == pytest.approx(1.95036750, abs=5.1e-9)
+    assert [rank_at_energy([4, 2, 1], q) for q in (0.7, 0.9, 0.99, 1.0)] == [1, 2, 3, 3]
+    s = np.linalg.svd(closed(6, 8), compute_uv=False)
+    np.testing.assert_allclose(
+        s, [2.6377563, 2.59546516, 2.32199712, 2.0026864, 1.41573562, 0.30144021], atol=5.1e-9
+    )
+    found = summarise(s)
+    assert found.stable_rank == pytest.approx(3.62067689, abs=5.1e-9)
+    assert found.effective_rank == pytest.approx(5.29993799, abs=5.1e-9)
+    assert found.participation_ratio == pytest.approx(4.43882393, abs=5.1e-9)
+    assert rank_at_energy(s, 0.75762242 - 1e-7) == 3 and rank_at_energy(s, 0.7577) == 4
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
+def test_an_energy_met_exactly_counts(scale):
+    assert rank_at_energy(scale * np.array([3.0, 1.0]), 0.9) == 1
+    assert rank_at_energy(scale * np.ones(10), 0.3) == 3  # 0.3·10 rounds to above 3
+    assert effective_rank_energy(scale * np.ones(7)) == pytest.approx(7)
+
+
+def test_no_energy_has_no_rank():
+    assert effective_rank_energy([0.0]) is None and rank_at_energy([0.0, 0.0], 0.9) is None
+    for energy in (0.0, 1.1, np.nan):
+        with pytest.raises(ValueError, match=r"\(0, 1\]"):
+            rank_at_energy([1.0], energy)

@@ -73,3 +73,10 @@ def test_factorisation_accounts():
     assert param_ratio(2985, 4096, 11008) < 1.0 < param_ratio(2986, 4096, 11008)
     assert energy_kept([4, 3, 2, 1, 0.5], 2) == pytest.approx(25 / 30.25)
     assert is_low_rank_component(50, 100) and not is_low_rank_component(49, 100)
+
+
+def test_one_steep_and_one_flat_spectrum_at_one_threshold():
+    steep, flat = [10, 6, 4, 2.5, 2, 1.5, 1.2, 1.1, 1.05, 1], np.arange(5.0, 0.0, -0.5)
+    assert (pruned_rank(steep, 0.175), pruned_rank(flat, 0.175)) == (7, 2)
+    assert effective_rank_reduction([steep, flat], 0.175) == pytest.approx(0.45)
+    assert is_low_rank_component(7, 10) and not is_low_rank_component(2, 10)
