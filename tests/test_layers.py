@@ -15,6 +15,7 @@ LAYER = {
     "analyzer.demo": 2,
     "analyzer.analyses": 3,
     "analyzer.models": 3,
+    "analyzer.recorder": 3,
     "analyzer.scanning": 4,
     "analyzer": 5,
     "analyzer.cli": 6,
