@@ -8,11 +8,18 @@ old files are as lazy and as safe as new ones.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from analyzer.checkpoints.stored import BITS, StoredTensor
-from analyzer.checkpoints.torch_pickle import TorchPickle, named_tensors, warnings
+from analyzer.checkpoints.torch_pickle import (
+    TensorRef,
+    TorchFile,
+    TorchPickle,
+    named_tensors,
+    warnings,
+)
 from analyzer.checkpoints.torch_zip import located
 from analyzer.checkpoints.zip_records import unreadable
 from analyzer.errors import CorruptFile, UnsupportedFormat
@@ -21,18 +28,25 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def list_torch_legacy(path: Path) -> tuple[list[StoredTensor], tuple[str, ...]]:
-    """The tensors of a PyTorch file older than 1.6, and warnings.
+    """The weights in a PyTorch file older than 1.6, and warnings.
 
     Raises CorruptFile, UnsupportedFormat or UnsafePickle.
     """
+    file = read_torch_legacy(path)
+    tensors = file.locate(named_tensors(file.root, file.pickled))
+    return tensors, warnings(file.pickled.unknown)
+
+
+def read_torch_legacy(path: Path) -> TorchFile:
+    """The object in a PyTorch file older than 1.6. Raises CorruptFile or UnsupportedFormat."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _list(path, data)
+            return _read(path, data)
     except OSError as error:
         raise unreadable(path, error) from None
 
 
-def _list(path: Path, data: mmap.mmap) -> tuple[list[StoredTensor], tuple[str, ...]]:
+def _read(path: Path, data: mmap.mmap) -> TorchFile:
     pickled = TorchPickle(path)
     parts: list[Any] = []
     position = 0
@@ -59,11 +73,15 @@ def _list(path: Path, data: mmap.mmap) -> tuple[list[StoredTensor], tuple[str, .
         position += 8 + storage.numel * BITS[storage.dtype] // 8
         if position > len(data):
             raise _corrupt(path, f"the file ends before its storage {key!r}")
-    tensors = named_tensors(root, pickled)
+    return TorchFile(root, pickled, lambda tensors: _locate(path, starts, tensors))
+
+
+def _locate(
+    path: Path, starts: Mapping[str, int], tensors: Mapping[str, TensorRef]
+) -> list[StoredTensor]:
     if missing := next((t.key for t in tensors.values() if t.key not in starts), None):
         raise _corrupt(path, f"the storage {missing!r} is missing")
-    located_tensors = [located(name, t, path, starts[t.key]) for name, t in tensors.items()]
-    return located_tensors, warnings(pickled.unknown)
+    return [located(name, t, path, starts[t.key]) for name, t in tensors.items()]
 
 
 def _corrupt(path: Path, what: str) -> CorruptFile:

@@ -7,13 +7,13 @@ the file names is recorded and never imported or called.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from analyzer.checkpoints.inert_pickle import Buffer, Foreign, Global, load, store
-from analyzer.checkpoints.stored import BITS, MAX_EXTENT, plausible_shape
+from analyzer.checkpoints.stored import BITS, MAX_EXTENT, StoredTensor, plausible_shape
 from analyzer.errors import CorruptFile, UnsafePickle, UnsupportedFormat
 
 MAX_DEPTH, MAX_TENSORS = 64, 1_000_000
@@ -60,6 +60,15 @@ class TensorRef:
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """What a PyTorch file holds, tensors as references; `locate` says where their bytes lie."""
+
+    root: Any
+    pickled: TorchPickle
+    locate: Callable[[Mapping[str, TensorRef]], list[StoredTensor]]
 
 
 @dataclass(slots=True)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from analyzer.checkpoints.stored import BITS, StoredTensor
-from analyzer.checkpoints.torch_pickle import TensorRef, TorchPickle, named_tensors, warnings
+from analyzer.checkpoints.torch_pickle import (
+    TensorRef,
+    TorchFile,
+    TorchPickle,
+    named_tensors,
+    warnings,
+)
 from analyzer.checkpoints.zip_records import record_start, unreadable, zip_members
 from analyzer.errors import CorruptFile, UnsupportedFormat
 
@@ -16,11 +23,18 @@ _RESAVE = "save it again with torch.save"
 
 
 def list_torch_zip(path: Path) -> tuple[list[StoredTensor], tuple[str, ...]]:
-    """The tensors of a PyTorch zip file and warnings; nothing the file names is imported.
+    """The weights in a PyTorch zip file and warnings; nothing the file names is imported.
 
     Raises CorruptFile, UnsupportedFormat or UnsafePickle. A compressed record is refused: mapping
     one reads its compressed bytes as numbers.
     """
+    file = read_torch_zip(path)
+    tensors = file.locate(named_tensors(file.root, file.pickled))
+    return tensors, warnings(file.pickled.unknown)
+
+
+def read_torch_zip(path: Path) -> TorchFile:
+    """The object in a PyTorch zip file. Raises CorruptFile or UnsupportedFormat."""
     members = {member.filename: member for member in zip_members(path)}
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -32,32 +46,41 @@ def list_torch_zip(path: Path) -> tuple[list[StoredTensor], tuple[str, ...]]:
                 path=path,
                 hint="PyTorch never writes this; unpack and zip it with 'zip -0'",
             )
+    root = pickles[0].removesuffix("/data.pkl")
     try:
         with path.open("rb") as file:
-            return _list(path, file, pickles[0], members)
+            pickled = TorchPickle(path)
+            content, _ = pickled.load(_pickle(path, file, root, members))
     except OSError as error:
         raise unreadable(path, error) from None
+    return TorchFile(content, pickled, lambda tensors: _locate(path, root, members, tensors))
 
 
-def _list(
-    path: Path, file: BinaryIO, pickle_name: str, members: dict[str, zipfile.ZipInfo]
-) -> tuple[list[StoredTensor], tuple[str, ...]]:
-    root = pickle_name.removesuffix("/data.pkl")
+def _pickle(path: Path, file: BinaryIO, root: str, members: dict[str, zipfile.ZipInfo]) -> bytes:
     order = members.get(f"{root}/byteorder")
     if order is not None and _content(path, file, order) != b"little":
         raise UnsupportedFormat("big-endian numbers", path=path, hint=_RESAVE)
-    if members[pickle_name].file_size > MAX_PICKLE:
+    member = members[f"{root}/data.pkl"]
+    if member.file_size > MAX_PICKLE:
         raise _corrupt(path, f"data.pkl is larger than {MAX_PICKLE} bytes")
-    pickled = TorchPickle(path)
-    weights, _ = pickled.load(_content(path, file, members[pickle_name]))
+    return _content(path, file, member)
+
+
+def _locate(
+    path: Path, root: str, members: dict[str, zipfile.ZipInfo], tensors: Mapping[str, TensorRef]
+) -> list[StoredTensor]:
     starts: dict[str, int] = {}
-    tensors = []
-    for name, tensor in named_tensors(weights, pickled).items():
-        if tensor.key not in starts:
-            member = members.get(f"{root}/data/{tensor.key}")
-            starts[tensor.key] = _storage_start(path, file, name, tensor, member)
-        tensors.append(located(name, tensor, path, starts[tensor.key]))
-    return tensors, warnings(pickled.unknown)
+    found = []
+    try:
+        with path.open("rb") as file:
+            for name, tensor in tensors.items():
+                if tensor.key not in starts:
+                    member = members.get(f"{root}/data/{tensor.key}")
+                    starts[tensor.key] = _storage_start(path, file, name, tensor, member)
+                found.append(located(name, tensor, path, starts[tensor.key]))
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return found
 
 
 def located(name: str, tensor: TensorRef, path: Path, storage_start: int) -> StoredTensor:
