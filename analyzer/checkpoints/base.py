@@ -22,7 +22,8 @@ def given_base(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def find_base(checkpoints: Sequence[Checkpoint], runs: Collection[str]) -> Checkpoint | None:
-    """The base of a collection: named so, named by others' configs, or the only candidate.
+    """The base of a collection: named so, named by adapters, in one folder with adapter files,
+    named by other models' configs, or the only candidate.
 
     `runs` are the names of the trajectories; a run's own folder holds its result, not its start.
     None where no full checkpoint stands outside the trajectories and several stand inside. Raises
@@ -37,6 +38,8 @@ def find_base(checkpoints: Sequence[Checkpoint], runs: Collection[str]) -> Check
     wanted = {_base_name(c, "base_model_name_or_path") for c in adapters}
     if chosen := _only(_called(full, wanted), "are named by adapters"):
         return chosen
+    if len(holding := _holding(checkpoints, adapters)) == 1:
+        return holding[0]
     origins = [
         origin
         for c in full
@@ -49,6 +52,14 @@ def find_base(checkpoints: Sequence[Checkpoint], runs: Collection[str]) -> Check
         return chosen
     everything = [c for c in checkpoints if c.kind == "full"]
     return full[0] if len(everything) == 1 and full else None
+
+
+def _holding(checkpoints: Sequence[Checkpoint], adapters: Sequence[Checkpoint]) -> list[Checkpoint]:
+    """Full checkpoints in whose folder, or a folder within, adapter files lie."""
+    full = {c.path: c for c in checkpoints if c.kind == "full"}
+    files = (c.path for c in adapters if c.path.is_file())
+    nearest = (next((p for p in file.parents if p in full), None) for file in files)
+    return [full[folder] for folder in dict.fromkeys(nearest) if folder is not None]
 
 
 def _only(candidates: Sequence[Checkpoint], what: str) -> Checkpoint | None:

@@ -10,10 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from analyzer.checkpoints.files import Contents, list_file, list_indexed
-from analyzer.checkpoints.folder import adapter_config, open_folder, read_config, trainer_step
+from analyzer.checkpoints.files import Contents, list_file, list_indexed, refuse_dangling
+from analyzer.checkpoints.folder import (
+    ADAPTER_FILES,
+    adapter_config,
+    open_folder,
+    read_config,
+    trainer_step,
+)
 from analyzer.checkpoints.formats import Format
-from analyzer.checkpoints.matrices import list_matrices
+from analyzer.checkpoints.matrices import count_parameters, list_matrices
 from analyzer.checkpoints.steps import step_of
 from analyzer.checkpoints.stored import StoredTensor, as_tensor, chunks
 from analyzer.checkpoints.tensors import MatrixInfo, TensorInfo
@@ -26,9 +32,13 @@ if TYPE_CHECKING:
 Kind = Literal["base", "full", "adapter"]
 CONFIGS = ("config.json", "adapter_config.json", "trainer_state.json")
 _ADAPTER_KEY = re.compile(
-    r"[._]lora[._](?:[ABab]|down|up|embedding_A)(?:[._]|$)|[._]lora_linear_layer\.(?:down|up)\."
-    r"|\.hada_w1_[ab]$|\.lokr_w[12](?:_[ab])?$|\.(?:oft|vera|ia3)_\w+"
+    r"[._]lora[._](?:[ABab]|down|up|mid|embedding_[AB]|E|magnitude_vector)(?:[._]|$)"
+    r"|[._]lora_linear_layer\.(?:down|up)\.|\.(?:hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?"
+    r"|t2)|dora_scale)(?:\.|$)|(?:^|\.)(?:oft|vera|ia3)_\w+"
 )
+# Files whose factors need the adapter_config.json beside them: PEFT's, and MLX's, steps included.
+_CONFIGURED = re.compile("|".join((*map(re.escape, ADAPTER_FILES), r"\d+_adapters\.safetensors")))
+_PEFT_PREFIX = "base_model.model."
 _EXACT_IN_FLOAT32 = re.compile(r"float32|float16|bfloat16|float8_|u?int(?:8|16)$|bool")
 
 
@@ -59,6 +69,15 @@ class Checkpoint:
             TensorInfo(t.name, t.shape, t.dtype, t.nbytes, t.path.name, t.storage_id)
             for t in self.stored
         )
+
+    @property
+    def n_params(self) -> int:
+        """Number of parameters, tied ones once; what an adapter trains, if it is one."""
+        if self.kind != "adapter":
+            return count_parameters(self.stored)
+        from analyzer.checkpoints.adapters.keys import is_parameter
+
+        return count_parameters([t for t in self.stored if is_parameter(t.name, t.shape)])
 
     def matrices(self) -> tuple[MatrixInfo, ...]:
         """The matrices to analyse, in file order, tied ones once. Touches no data."""
@@ -146,6 +165,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     no such path, and a CheckpointError that says in one line what the file is and what to do.
     """
     path = Path(path)
+    refuse_dangling(path)
     if not path.exists():
         raise UsageError("no such file or folder", path=path, hint="check the spelling")
     if path.is_dir():
@@ -171,12 +191,20 @@ def _checkpoint(
     if has_factors and has_base:
         warnings.append("holds an adapter beside its base weights: merge it to see the sum")
     config: dict[str, Any] = {}
-    if folder and adapter:
-        config = adapter_config(folder)
+    described = folder
+    if adapter and (
+        _CONFIGURED.fullmatch(path.name) or any(name.startswith(_PEFT_PREFIX) for name in names)
+    ):
+        described = folder or path.parent
+    if described and adapter:
+        config = adapter_config(described)
     elif folder:
         config, problem = read_config(folder / "config.json")
         warnings += [problem] if problem else []
-    beside = [folder / name for name in CONFIGS if (folder / name).is_file()] if folder else []
+    configs = CONFIGS if folder else ("adapter_config.json",)
+    beside = (
+        [described / name for name in configs if (described / name).is_file()] if described else []
+    )
     name = os.fsencode(path.resolve().name).decode("utf-8", "replace")
     step = trainer_step(folder) if folder else None
     return Checkpoint(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from analyzer.checkpoints.base import find_base, given_base
+from analyzer.checkpoints.beside import beside
 from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint, placed
+from analyzer.checkpoints.files import NOWHERE_HINT, dangling
 from analyzer.checkpoints.folder import (
     MODEL_FILES,
+    RECORDS_FOLDER,
     entry_names,
     foreign_layout,
     is_checkpoint_folder,
@@ -63,17 +66,20 @@ def discover(
     becomes a refusal. Raises UsageError (no such path, several possible bases), NothingToScan.
     """
     root = Path(path)
+    if nowhere := dangling(root):
+        raise UsageError(nowhere, path=root, hint=NOWHERE_HINT)
     if not root.exists():
         raise UsageError("no such file or folder", path=root, hint="check the spelling")
     found: list[Checkpoint] = []
-    refusals: list[Refusal] = []
-    for place in _candidates(root):
+    refusals: dict[Path, Refusal] = {}
+    for place, is_checkpoint in _candidates(root):
         if _matches(_name(root, place), exclude):
             continue
-        try:
-            found.append(_placed(open_checkpoint(place), root))
-        except CheckpointError as error:
-            refusals.append(Refusal(error.path or place, _reason(error), error.hint))
+        opened, errors = _opened(root, place, exclude, is_checkpoint=is_checkpoint)
+        found += [_placed(checkpoint, root) for checkpoint in opened]
+        for error in errors:
+            where = Path(_text(str(error.path or place)))
+            refusals.setdefault(where, Refusal(where, _reason(error), error.hint))
     found = _deduplicated(sorted(found, key=_order))
     runs = {c.run for c in found if c.run is not None}
     chosen = (
@@ -81,7 +87,27 @@ def discover(
         if base is not None
         else find_base(found, runs)
     )
-    return _collection(root, found, chosen, include, refusals)
+    return _collection(root, found, chosen, include, tuple(refusals.values()))
+
+
+def _opened(
+    root: Path, place: Path, exclude: Sequence[str], *, is_checkpoint: bool
+) -> tuple[list[Checkpoint], list[CheckpointError]]:
+    """The checkpoint at `place` and the adapters in its folder, and what could not be read."""
+    opened: list[Checkpoint] = []
+    errors: list[CheckpointError] = []
+    try:
+        opened += [open_checkpoint(place)] if is_checkpoint else []
+    except CheckpointError as error:
+        errors.append(error)
+    if place.is_dir():
+        main = opened[0] if opened else None
+        others = beside(place, main, lambda path: not _matches(_name(root, path), exclude))
+        if main and others.warning:
+            opened[0] = replace(main, warnings=(*main.warnings, others.warning))
+        opened += others.adapters
+        errors += others.errors
+    return opened, errors
 
 
 def _collection(
@@ -89,7 +115,7 @@ def _collection(
     found: list[Checkpoint],
     chosen: Checkpoint | None,
     include: Sequence[str],
-    refusals: list[Refusal],
+    refusals: tuple[Refusal, ...],
 ) -> Collection:
     """The parts put together: the base first, the rest in order of run and step."""
     rest = [c for c in found if c is not chosen and (not include or _matches(c.name, include))]
@@ -105,18 +131,19 @@ def _collection(
         if checkpoint.run is not None:
             trajectories[checkpoint.run].append(checkpoint)
     steps = {run: tuple(members) for run, members in sorted(trajectories.items())}
-    return Collection(root, chosen, tuple(kept), steps, tuple(refusals))
+    return Collection(root, chosen, tuple(kept), steps, refusals)
 
 
 def _base_path(base: Path, root: Path) -> Path:
     """As given, or a name below the root as the pairing prints it."""
-    return base if base.exists() else root / base
+    return base if base.exists() or dangling(base) else root / base
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    """Folders and loose files that should be checkpoints, each real folder once."""
+def _candidates(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Folders and loose files that should be checkpoints, each real folder once; and, told apart
+    by False, folders within a checkpoint, which may hold adapters."""
     if not root.is_dir():
-        yield root
+        yield root, True
         return
     seen: set[tuple[int, int]] = set()
     pending = [(root, 0, False)]
@@ -127,15 +154,17 @@ def _candidates(root: Path) -> Iterator[Path]:
             names = entry_names(folder)
         except (OSError, CheckpointError):
             continue
-        if (status.st_dev, status.st_ino) in seen:
+        if (status.st_dev, status.st_ino) in seen or folder.name == RECORDS_FOLDER:
             continue
         seen.add((status.st_dev, status.st_ino))
         is_step = step_of(folder.name) is not None
         own = is_checkpoint_folder(names, step_folder=is_step)
         if own and (not inside or _stands_alone(folder.name, names, is_step=is_step)):
-            yield folder
+            yield folder, True
         elif not inside and not own:
-            yield from (folder / name for name in sorted(names) if _is_loose(folder, name))
+            yield from ((folder / n, True) for n in sorted(names) if _is_loose(folder / n))
+        elif not own:
+            yield folder, False
         if depth < MAX_DEPTH and foreign_layout(names) is None:
             below = sorted(name for name in names if (folder / name).is_dir())
             pending += [(folder / name, depth + 1, own or inside) for name in reversed(below)]
@@ -150,8 +179,12 @@ def _stands_alone(name: str, names: set[str], *, is_step: bool) -> bool:
     return is_step or "adapter_config.json" in names or (model and not name[0].isdigit())
 
 
-def _is_loose(folder: Path, name: str) -> bool:
-    return is_weight_file(name) and (folder / name).is_file()
+def _is_loose(path: Path) -> bool:
+    """Whether a path is a checkpoint by itself, or a link to one that is gone."""
+    weights = is_weight_file(path.name)
+    return (weights and path.is_file()) or (
+        (weights or step_of(path.name) is not None) and dangling(path) is not None
+    )
 
 
 def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:
@@ -206,7 +239,7 @@ def _reason(error: CheckpointError) -> str:
     return f"{error.tensor}: {error.message}" if error.tensor else error.message
 
 
-def _nothing(root: Path, refusals: list[Refusal], include: Sequence[str]) -> NothingToScan:
+def _nothing(root: Path, refusals: Sequence[Refusal], include: Sequence[str]) -> NothingToScan:
     if include:
         text = f"no checkpoint matches {', '.join(include)}"
         return NothingToScan(text, path=root, hint="leave --include out to see their names")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from analyzer.checkpoints.json_text import parse_object
 from analyzer.checkpoints.safetensors_file import list_safetensors
 from analyzer.checkpoints.stored import StoredTensor
 from analyzer.checkpoints.zip_records import unreadable
-from analyzer.errors import CorruptFile, MissingShard, UnsafePath
+from analyzer.errors import CheckpointError, CorruptFile, MissingShard, UnsafePath
 
 MAX_INDEX = 256 << 20
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<suffix>\.\w+)")
 _DOWNLOAD = "download the missing files"
+NOWHERE_HINT = "bring its target back, or remove the link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Contents:
 
 def list_file(path: Path) -> Contents:
     """The tensors of one weight file. Raises a CheckpointError that says what is wrong."""
+    refuse_dangling(path)
     found = identify(path)
     if found == "safetensors":
         return Contents(found, tuple(list_safetensors(path)), ())
@@ -41,6 +44,19 @@ def list_file(path: Path) -> Contents:
         from analyzer.checkpoints.npz import list_npz as read
     tensors, warnings = read(path)
     return Contents(found, tuple(tensors), warnings)
+
+
+def dangling(path: Path) -> str | None:
+    """Where a symbolic link that leads nowhere points, in words; None for everything else."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which does not exist"
+    return None
+
+
+def refuse_dangling(path: Path) -> None:
+    """Raises CheckpointError for a symbolic link that leads nowhere."""
+    if nowhere := dangling(path):
+        raise CheckpointError(nowhere, path=path, hint=NOWHERE_HINT)
 
 
 def list_shards(paths: Iterable[Path]) -> Contents:
@@ -70,6 +86,7 @@ def list_indexed(index: Path) -> tuple[Contents, tuple[Path, ...]]:
     weight_map = _weight_map(index)
     shards = {name: bare(index, name) for name in dict.fromkeys(weight_map.values())}
     for path in shards.values():
+        refuse_dangling(path)
         if not path.exists():
             raise MissingShard("the index names this file, it is absent", path=path, hint=_DOWNLOAD)
     parts = {name: list_file(path) for name, path in shards.items()}
@@ -119,6 +136,7 @@ def bare(index: Path, name: object) -> Path:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
+    refuse_dangling(index)
     try:
         if index.stat().st_size > MAX_INDEX:
             raise _bad_index(index, f"is larger than {MAX_INDEX} bytes")

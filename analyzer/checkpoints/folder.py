@@ -12,6 +12,7 @@ from analyzer.checkpoints.files import (
     SHARD,
     Contents,
     complete_shards,
+    dangling,
     list_file,
     list_indexed,
     list_shards,
@@ -19,7 +20,7 @@ from analyzer.checkpoints.files import (
 from analyzer.checkpoints.json_text import parse_object
 from analyzer.errors import CheckpointError, CorruptFile, UnsupportedFormat
 
-# In the order in which one wins over the next.
+# In the order in which one wins over the next; a model wins over an adapter beside it.
 ADAPTER_FILES = (
     "adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors",
     "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin",
@@ -56,10 +57,12 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 FOREIGN_SUFFIXES = (".gguf", ".onnx", ".msgpack", ".h5", ".pkl", ".pickle")
 _SIDE_FILES = re.compile(
     r"optimizer|scheduler|rng_state|training_args\.bin|scaler|random_states|optim_states"
-    r"|(bf16_)?zero_pp_rank_|mp_rank_|trainer_state|tokenizer|spiece|sentencepiece|vocab|merges|data_config",
+    r"|(bf16_)?zero_pp_rank_|mp_rank_|trainer_state|tokenizer|spiece|sentencepiece|vocab|merges|data_config"
+    r"|grad(ient)?s?\.(safetensors|pt|bin)$",
     re.IGNORECASE,
 )
 MAX_CONFIG = 64 << 20
+RECORDS_FOLDER = "analyzer-records"  # recorded gradients: beside checkpoints, but none
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,19 @@ def is_weight_file(name: str) -> bool:
 
 def is_checkpoint_folder(names: set[str], *, step_folder: bool) -> bool:
     """Whether a folder with these entries is one checkpoint rather than a place for several."""
-    if "adapter_config.json" in names or any(n in names for n in ADAPTER_FILES + MODEL_FILES):
+    if "adapter_config.json" in names or any(n in names for n in ADAPTER_FILES):
         return True
-    if any(SHARD.fullmatch(name) and is_weight_file(name) for name in names):
+    if _holds_model(names):
         return True
     loose = sum(map(is_weight_file, names))
     described = step_folder or "config.json" in names or "trainer_state.json" in names
     return (described and loose == 1) or (not loose and foreign_layout(names) is not None)
+
+
+def _holds_model(names: set[str]) -> bool:
+    """Whether a model lies here under a usual name: one file, an index, or shards."""
+    shards = (SHARD.fullmatch(name) and is_weight_file(name) for name in names)
+    return any(name in names for name in MODEL_FILES) or any(shards)
 
 
 def foreign_layout(names: set[str]) -> tuple[str, str] | None:
@@ -99,13 +108,15 @@ def foreign_layout(names: set[str]) -> tuple[str, str] | None:
 def open_folder(folder: Path) -> FolderCheckpoint:
     """The checkpoint in a folder: safetensors before PyTorch files, one file before shards.
 
-    Raises UnsupportedFormat if there is none, and whatever reading its files raises.
+    Of a model and an adapter in one folder it is the model. Raises UnsupportedFormat if there is
+    none, and whatever reading its files raises.
     """
     names = entry_names(folder)
-    for name in ADAPTER_FILES:
+    model = _holds_model(names)
+    for name in () if model else ADAPTER_FILES:
         if name in names:
             return FolderCheckpoint((folder / name,), list_file(folder / name), True)
-    if "adapter_config.json" in names:
+    if "adapter_config.json" in names and not model:
         raise UnsupportedFormat(
             "adapter_config.json without adapter_model.safetensors",
             path=folder,
@@ -161,7 +172,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], str | None]:
             return {}, f"{path.name} is larger than {MAX_CONFIG} bytes and was ignored"
         return parse_object(path.read_bytes()), None
     except FileNotFoundError:
-        return {}, None
+        nowhere = dangling(path)
+        return {}, f"{path.name} is {nowhere}" if nowhere else None
     except (OSError, ValueError) as error:
         return {}, f"{path.name} was ignored: {error}"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import product
 
 from analyzer.checkpoints.names import strip_wrappers
@@ -21,7 +21,8 @@ def match_names(base: Iterable[str], tuned: Iterable[str]) -> dict[str, str]:
     Equal names match; else names that are equal once wrappers are stripped; else names that
     differ by one model prefix shared by the whole checkpoint (`bert.encoder…` against
     `encoder…`, `model.layers…` against `model.language_model.layers…`), in either direction:
-    of all such prefixes the one that matches most names.
+    of all such prefixes the one that matches most names. A name that shares its prefix with no
+    other (an adapter of one module) has the one base name that differs from it by a prefix.
     """
     plain_base = _by_plain_name(base)
     plain_tuned = _by_plain_name(tuned)
@@ -34,6 +35,7 @@ def match_names(base: Iterable[str], tuned: Iterable[str]) -> dict[str, str]:
             found = _matched(plain_base, plain_tuned, old, new)
             if len(found) > len(best):
                 best = found
+        best |= _by_suffix(plain_base, plain_tuned, best)
     return best
 
 
@@ -66,6 +68,47 @@ def _matched(
         if plain in plain_base and plain not in taken:
             found[plain_tuned[plain]] = plain_base[plain]
     return found
+
+
+def _by_suffix(
+    plain_base: dict[str, str], plain_tuned: dict[str, str], best: dict[str, str]
+) -> dict[str, str]:
+    """Unmatched tuned names without a companion that one free base name ends like."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for plain in plain_base:
+        for suffix in _suffixes(plain):
+            owners[suffix].append(plain)
+    heads = Counter(plain.partition(".")[0] for plain in plain_tuned)
+    taken = set(best.values())
+    found: dict[str, str] = {}
+    for plain, name in plain_tuned.items():
+        if name in best or heads[plain.partition(".")[0]] > 1:
+            continue
+        suffix = next((s for s in _suffixes(plain) if s in owners), None)
+        if suffix is None or len(owners[suffix]) > 1:
+            continue
+        base = owners[suffix][0]
+        if plain_base[base] not in taken and _same_place(suffix, base, plain):
+            found[name] = plain_base[base]
+            taken.add(plain_base[base])
+    return found
+
+
+def _suffixes(name: str) -> Iterator[str]:
+    """`name` without 0, 1, … leading components, block numbers and the last two left alone."""
+    parts = name.split(".")
+    for depth in range(min(MAX_PREFIX, len(parts) - 2) + 1):
+        if any(part.isdigit() for part in parts[:depth]):
+            return
+        yield ".".join(parts[depth:])
+
+
+def _same_place(suffix: str, base: str, tuned: str) -> bool:
+    """Whether equal ends mean the same module: by their block number; else one name is the end."""
+    old, new = _stacks(base.removesuffix(suffix)), _stacks(tuned.removesuffix(suffix))
+    if any(part.isdigit() for part in suffix.split(".")):
+        return not (old and new and old != new)
+    return suffix in (base, tuned) and old == new
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

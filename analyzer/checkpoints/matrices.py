@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,13 @@ _BUFFER = re.compile(
     r"|rotary\w*|rope\w*|freqs\w*|\w*relative_position_index|relative_coords_table"
     r"|running_mean|running_var|num_batches_tracked|cos_cached|sin_cached|_extra_state)$"
 )
+# What networks store beside their parameters; GPT-2's causal mask is named attn.bias.
+_NO_PARAMETER = re.compile(
+    r"(?:^|[._])(?:position_ids|token_type_ids|masked_bias|inv_freq|\w*relative_position_index"
+    r"|relative_coords_table|running_mean|running_var|num_batches_tracked|cos_cached|sin_cached"
+    r"|_extra_state)$"
+)
+_CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
 _QUANT_SIDE = re.compile(
     r"(?:qzeros|g_idx|scales|zeros|SCB|absmax|nested_absmax|quant_map|nested_quant_map"
     r"|quant_state\..*|weight_format|weight_shape|weight_packed_shape|input_scale"
@@ -33,13 +40,16 @@ _SCALES = ("_scale_inv", "_scale", "_scales")
 _CONV1D_LEAF = re.compile(r"(?:^|\.)(c_attn|q_attn|c_proj|c_fc)\.weight$")
 _CONV1D_MODELS = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer"}
 _EXPERT_ROLES = ("expert_gate_up", "expert_gate", "expert_up", "expert_down")
+_INPUT_FIRST_EXPERTS = {"gpt_oss", "llama4", "llama4_text"}
+
+Shapes = Mapping[str, tuple[int, ...]]  # tensor name → shape
 
 
 def list_matrices(
     tensors: Sequence[StoredTensor], config: Mapping[str, Any]
 ) -> tuple[MatrixInfo, ...]:
     """The matrices of a checkpoint in file order; of tied tensors only the first."""
-    names = {tensor.name for tensor in tensors}
+    shapes = {tensor.name: tensor.shape for tensor in tensors}
     conv1d = _stored_input_first(tensors, config)
     seen: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = set()
     found: list[MatrixInfo] = []
@@ -49,10 +59,25 @@ def list_matrices(
             continue
         seen.add(place)
         transposed = conv1d and _CONV1D_LEAF.search(tensor.name) is not None
-        status, detail = _status(tensor, names)
-        matrices = _layout(tensor, transposed=transposed, config=config)
+        status, detail = _status(tensor, shapes)
+        matrices = _layout(tensor, shapes, transposed=transposed, config=config)
         found.extend(replace(matrix, status=status, detail=detail) for matrix in matrices)
     return tuple(found)
+
+
+def count_parameters(tensors: Sequence[StoredTensor]) -> int:
+    """Entries of the stored tensors, tied ones once, without buffers such as masks and positions.
+
+    Packed integers count as they are stored.
+    """
+    distinct = {
+        (tensor.storage_id, tensor.shape, tensor.stride): math.prod(tensor.shape)
+        for tensor in tensors
+        if tensor.dtype not in ("bool", "int64", "uint64")
+        and not _NO_PARAMETER.search(tensor.name)
+        and not (len(tensor.shape) == 4 and _CAUSAL_MASK.search(tensor.name))
+    }
+    return sum(distinct.values())
 
 
 def _is_weight(tensor: StoredTensor) -> bool:
@@ -62,7 +87,7 @@ def _is_weight(tensor: StoredTensor) -> bool:
     return not (_BUFFER.search(tensor.name) or _QUANT_SIDE.search(tensor.name))
 
 
-def _status(tensor: StoredTensor, names: set[str]) -> tuple[str, str | None]:
+def _status(tensor: StoredTensor, names: Container[str]) -> tuple[str, str | None]:
     if tensor.is_expanded:
         return "expanded", "the tensor has more entries than are stored"
     if tensor.dtype in FLOATS:
@@ -77,13 +102,13 @@ def _status(tensor: StoredTensor, names: set[str]) -> tuple[str, str | None]:
 
 
 def _layout(
-    tensor: StoredTensor, *, transposed: bool, config: Mapping[str, Any]
+    tensor: StoredTensor, shapes: Shapes, *, transposed: bool, config: Mapping[str, Any]
 ) -> Iterator[MatrixInfo]:
     """One matrix, or one per expert of a stack."""
     role = describe(tensor.name)
     shape = tensor.shape
     if len(shape) == 3 and role.role in _EXPERT_ROLES:
-        turned = _expert_stored_input_first(role.role, shape, config)
+        turned = _expert_stored_input_first(role.role, tensor.name, shapes, config)
         for expert in range(shape[0]):
             yield _matrix(tensor, replace(role, expert=expert), shape[1:], turned, expert)
     elif len(shape) == 2 or tensor.name.endswith("weight") or tensor.dtype in _PACKED:
@@ -132,15 +157,28 @@ def _stored_input_first(tensors: Sequence[StoredTensor], config: Mapping[str, An
 
 
 def _expert_stored_input_first(
-    role: str, shape: tuple[int, ...], config: Mapping[str, Any]
+    role: str, name: str, shapes: Shapes, config: Mapping[str, Any]
 ) -> bool:
     """Whether a stack of experts is (E, in, out): gpt-oss and Llama 4 are, Mixtral is not.
 
-    The hidden size is the input of gate and up projections and the output of the down projection.
+    Gate and up projection joined have twice as many outputs as the down projection has inputs, so
+    the two stacks beside each other tell. Alone, a stack has the hidden size as the input of gate
+    and up projections and as the output of the down projection; where that is square too, the
+    kind of model decides.
     """
+    joined = shapes.get(name.replace("down_proj", "gate_up_proj"), ())
+    down = shapes.get(name.replace("gate_up_proj", "down_proj"), ())
+    if len(joined) == len(down) == 3 and joined != down:
+        if (joined[1], joined[2]) == (down[2], 2 * down[1]):
+            return True
+        if (joined[2], joined[1]) == (down[1], 2 * down[2]):
+            return False
     text = config.get("text_config")
-    hidden = config.get("hidden_size", text.get("hidden_size") if isinstance(text, dict) else None)
-    _, first, second = shape
+    configs = (config, text if isinstance(text, dict) else {})
+    hidden = next((c["hidden_size"] for c in configs if "hidden_size" in c), None)
+    _, first, second = shapes[name]
+    if first == second:
+        return any(c.get("model_type") in _INPUT_FIRST_EXPERTS for c in configs)
     if role == "expert_down":
         first, second = second, first
-    return first == hidden != second
+    return first == hidden

@@ -101,7 +101,9 @@ def _print_collection(collection: Collection) -> None:
     base = collection.base
     adapters = any(c.kind == "adapter" for c in collection.checkpoints)
     alone = (
-        "none: adapters need one, give --base" if adapters else "none: weights are analysed alone"
+        "none: updates are analysed alone; give --base to compare"
+        if adapters
+        else "none: weights are analysed alone"
     )
     _line("base", base.name if base else alone)
     stepped = {c.name for steps in collection.trajectories.values() for c in steps}
@@ -112,9 +114,10 @@ def _print_collection(collection: Collection) -> None:
         kind = "adapters" if steps[0].kind == "adapter" else "full checkpoints"
         numbers = ", ".join(str(c.step) for c in steps)
         _line("trajectory", f"{run}: {kind} at steps {numbers}")
-    for refusal in collection.refusals:
-        hint = f" ({refusal.hint})" if refusal.hint else ""
-        _line("refused", f"{refusal.path}: {refusal.reason}{hint}")
+    if n := len(collection.refusals):
+        _line(
+            "refused", f"{n} {'file or folder' if n == 1 else 'files or folders'}, named at the end"
+        )
 
 
 def _line(label: str, text: str) -> None:

@@ -20,6 +20,7 @@ UPDATE_NOTE = (
     "at which a random component of ΔW would show. ×critical: smallest multiple of the update that "
     "has an intruder."
 )
+MOST_NAMES = 12  # in a message about a name that is not there
 NEAR = 1.5  # a critical multiplier below this is worth a word
 PAIR_NOTE = "Both checkpoints' own numbers side by side; neither was scanned as the other's base."
 TUNED_WORDS = {"zero_delta": "equal to the base", "new_module": "new, not in the base"}
@@ -38,8 +39,11 @@ def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
         """
         WITH i AS (
             SELECT checkpoint_id, sum(n_intruders) AS intruders, count(*) AS compared,
-                   median(delta_fro_ratio) AS delta_ratio, median(delta_effective_rank) AS erank
+                   median(delta_fro_ratio) AS delta_ratio
             FROM intruder JOIN matrix USING (matrix_id) WHERE side = 'left' GROUP BY ALL),
+        d AS (
+            SELECT checkpoint_id, median(effective_rank) AS erank
+            FROM spectrum_info JOIN matrix USING (matrix_id) WHERE kind = 'delta' GROUP BY ALL),
         t AS (
             SELECT checkpoint_id, median(alpha) AS alpha
             FROM tail JOIN matrix USING (matrix_id)
@@ -53,7 +57,7 @@ def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
                delta_ratio AS delta_fro_ratio, erank AS delta_effective_rank,
                alpha AS median_alpha
         FROM checkpoint LEFT JOIN m USING (checkpoint_id) LEFT JOIN i USING (checkpoint_id)
-             LEFT JOIN t USING (checkpoint_id)
+             LEFT JOIN d USING (checkpoint_id) LEFT JOIN t USING (checkpoint_id)
         ORDER BY kind <> 'base', run NULLS LAST, step, name
         """
     ).to_pylist()
@@ -187,18 +191,33 @@ def tail_verdict(row: dict[str, Any]) -> str:
 def resolve(store: Store, name: str) -> dict[str, Any]:
     """The checkpoint called `name`, or the last step of the run called so.
 
-    Raises UsageError naming the checkpoints that exist.
+    Raises UsageError naming the nearest names and the checkpoints that exist.
     """
-    from analyzer.errors import UsageError
+    from analyzer.errors import UsageError, printable
 
     known = store.sql("SELECT * FROM checkpoint ORDER BY run, step, name").to_pylist()
-    exact = [c for c in known if name in (c["name"], c["path"])]
+    exact = [c for c in known if name in (c["name"], c["path"], printable(c["name"]))]
     partial = [c for c in known if c["run"] == name or Path(c["name"]).parts[:1] == (name,)]
     found = exact or sorted(partial, key=lambda c: c["step"] or 0)
     if not found:
-        names = ", ".join(c["name"] for c in known[:12])
-        raise UsageError(f"no checkpoint named {name}", path=store.db, hint=f"there are {names}")
+        hint = _meant(name, [c["name"] for c in known], {c["run"] for c in known} - {None})
+        raise UsageError(f"no checkpoint named {name}", path=store.db, hint=hint)
     return found[-1]
+
+
+def _meant(name: str, names: list[str], runs: set[str]) -> str:
+    """What a misspelt name was meant to be, and the names that there are."""
+    from difflib import get_close_matches
+
+    lowered = {known.lower(): known for known in (*names, *sorted(runs))}
+    close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    ends = [known for known in names if name and Path(known).name == name]
+    nearest = ends[:3] or [lowered[match] for match in close]
+    asked = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    if not names:
+        return f"{asked}the store holds none"
+    more = f" and {len(names) - MOST_NAMES} more: `analyzer ls`" if len(names) > MOST_NAMES else ""
+    return f"{asked}there are {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def has_updates(store: Store, checkpoint: dict[str, Any]) -> bool:

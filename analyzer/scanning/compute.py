@@ -20,6 +20,7 @@ from analyzer.scanning.matrices import (
     floor_of,
     read_weight,
     tuned_matrix,
+    update_alone,
 )
 from analyzer.scanning.nulls import Nulls
 from analyzer.scanning.options import Options
@@ -103,6 +104,8 @@ def _done(unit: Unit) -> tuple[DoneRow, ...]:
 
 def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
     entry, options = unit.entry, tools.options
+    if base is None and entry.matrix is None:
+        return _update_alone(unit, tools)
     is_base = base is not None and base.entry.matrix_id == entry.matrix_id
     if base is None or is_base:
         weight = base.weight if base is not None else read_weight(entry)
@@ -122,6 +125,15 @@ def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
             k=options.k, epsilon=options.epsilon, backend=tools.backend,
         )  # fmt: skip
     status, detail = ("zero_delta", "equal to the base") if tuned.is_zero else ("ok", None)
+    return Outcome(unit, (*rows, *_done(unit)), status, detail)
+
+
+def _update_alone(unit: Unit, tools: Tools) -> Outcome:
+    """ΔW of an adapter whose base is not there."""
+    delta, floor = update_alone(unit.entry, tools.backend)
+    rows = _described(unit, "delta", delta, floor, tools)
+    is_zero = not delta.singular_values.any()
+    status, detail = ("zero_delta", "the update is zero") if is_zero else ("ok", None)
     return Outcome(unit, (*rows, *_done(unit)), status, detail)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 # ‖ΔW‖_F/‖W0‖_F above which a whole checkpoint was hardly tuned from its base; two independent
 # matrices of equal norm differ by √2.
 WRONG_BASE = 0.75
+MOST_ALIKE = 3
 
 
 def findings(
@@ -29,11 +32,21 @@ def findings(
     numbers = [entry.matrix_id for entry in entries]
     with reader(db) as connection:
         failures = _failures(connection, numbers)
-        suspicious = _suspicious(connection, numbers)
+        suspicious = _suspicious(connection, numbers) + _gone(connection)
     errors = [p.message for p in problems if p.code != "warning"]
     warnings = [f"{p.name}: {p.message}" for p in problems if p.code == "warning"]
     failures += [line for line in map(_line, failed) if line not in failures]
     return (*errors, *failures), (*warnings, *suspicious)
+
+
+def _gone(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Checkpoints in the store that are not on disk any more."""
+    known = connection.execute("SELECT name, path FROM checkpoint ORDER BY name").fetchall()
+    return [
+        f"{name}: no longer at {path}; its results stay in the store"
+        for name, path in known
+        if not os.path.exists(path)
+    ]
 
 
 def _line(outcome: Outcome) -> str:
@@ -50,10 +63,18 @@ def _failures(connection: duckdb.DuckDBPyConnection, numbers: list[int]) -> list
         " AND matrix_id IN (SELECT unnest(?)) ORDER BY matrix_id",
         [numbers],
     ).fetchall()
-    return [
-        f"{checkpoint}: {_naming(name, detail or status)}"
-        for checkpoint, name, status, detail in found
-    ]
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for checkpoint, name, status, detail in found:
+        line = f"{checkpoint}: {_naming(name, detail or status)}"
+        alike[checkpoint, line.replace(name, "")].append(line)
+    return [line for lines in alike.values() for line in _folded(lines)]
+
+
+def _folded(lines: list[str]) -> list[str]:
+    """Lines that differ in the matrix only: the first stands for many."""
+    if len(lines) <= MOST_ALIKE:
+        return lines
+    return [f"{lines[0]} (and {len(lines) - 1} more matrices alike)"]
 
 
 def _naming(name: str, detail: str) -> str:

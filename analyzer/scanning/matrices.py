@@ -14,7 +14,7 @@ from analyzer.analyses.critical import DenseUpdate
 from analyzer.analyses.judging import thresholds
 from analyzer.analyses.parameters import Side
 from analyzer.checkpoints.adapters import LowRankDelta, target_update
-from analyzer.errors import ShapeMismatch, WorkbenchError
+from analyzer.errors import AdapterError, ShapeMismatch, WorkbenchError
 from analyzer.scanning.registry import Entry
 from analyzer.spectral import (
     Backend,
@@ -100,10 +100,24 @@ def tuned_matrix(entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatri
         floor = _cancellation_floor(low_rank_svd(P, Q).fro_norm, entry)
         start, right = base.svd.truncated(update.minus_base_rank)
         P, Q = np.hstack([P, -start]), np.hstack([Q, right])
+    delta = _product_spectrum(P, Q, backend)
+    return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor)
+
+
+def update_alone(entry: Entry, backend: Backend) -> tuple[Spectrum, float]:
+    """Spectrum and storage floor of ΔW where there is no base, from an adapter's factors alone."""
+    assert entry.adapter is not None and entry.target is not None and entry.base is not None
+    update = target_update(entry.adapter, entry.target, entry.base, None)
+    if not isinstance(update, LowRankDelta):
+        raise AdapterError("its change depends on the base", tensor=entry.row.name)
+    return _product_spectrum(update.P, update.Q, backend), 0.0
+
+
+def _product_spectrum(P: FloatArray, Q: FloatArray, backend: Backend) -> Spectrum:
+    """Singular values of P Qᵀ, never formed."""
     svd = low_rank_svd(P, Q, backend=backend)
     bound = 8 * EPS * float(np.linalg.norm(P) * np.linalg.norm(Q))
-    delta = spectrum_of(svd.S, np.full(svd.S.size, bound), "qr_core")
-    return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor)
+    return spectrum_of(svd.S, np.full(svd.S.size, bound), "qr_core")
 
 
 def _cancellation_floor(fro_norm: float, entry: Entry) -> float:

@@ -6,12 +6,17 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 
 import duckdb
 
-from analyzer.checkpoints.adapters import Adapter, AdapterTarget, match_targets, open_adapter
+from analyzer.checkpoints.adapters import (
+    Adapter,
+    AdapterTarget,
+    match_targets,
+    open_adapter,
+    standalone_matrix,
+)
 from analyzer.checkpoints.checkpoint import Checkpoint
 from analyzer.checkpoints.discover import Collection
 from analyzer.checkpoints.matching import match_names
@@ -32,7 +37,7 @@ class Entry:
     matrix: MatrixInfo | None  # None for an adapter's target
     adapter: Adapter | None
     target: AdapterTarget | None
-    base: MatrixInfo | None
+    base: MatrixInfo | None  # for an adapter without a base: the matrix its factors describe
 
     @property
     def matrix_id(self) -> int:
@@ -57,6 +62,7 @@ class Draft:
     entries: tuple[Entry, ...]
     fingerprint: str
     hashes: dict[str, str] | None  # tensor name → SHA-256; None if the store knows the files
+    moved_from: str | None = None  # where the store knows the same files from, if no longer there
 
 
 def read_drafts(
@@ -70,6 +76,7 @@ def read_drafts(
     with reader(db) as connection:
         found = connection.execute("SELECT path, kind, fingerprint FROM checkpoint").fetchall()
     known = set(found)
+    gone = {(kind, mark): old for old, kind, mark in found if not os.path.exists(old)}
     drafts: list[Draft] = []
     problems: list[Problem] = []
     base = collection.base
@@ -85,11 +92,15 @@ def read_drafts(
             else:
                 entries = _full_entries(checkpoint, checkpoint.matrices(), base_matrices)
             fingerprint = _fingerprint(checkpoint, base)
-            hashes = None
+            hashes, moved_from = None, None
             if (place(checkpoint), checkpoint.kind, fingerprint) not in known:
-                hashing(checkpoint.name)
-                hashes = {t.name: checkpoint.content_sha256(t.name) for t in checkpoint.tensors()}
-            drafts.append(Draft(checkpoint, entries, fingerprint, hashes))
+                moved_from = gone.pop((checkpoint.kind, fingerprint), None)
+                if moved_from is None:
+                    hashing(checkpoint.name)
+                    hashes = {
+                        t.name: checkpoint.content_sha256(t.name) for t in checkpoint.tensors()
+                    }
+            drafts.append(Draft(checkpoint, entries, fingerprint, hashes, moved_from))
             problems += [Problem(checkpoint.name, "warning", text) for text in checkpoint.warnings]
         except (WorkbenchError, OSError) as error:
             status = error.status if isinstance(error, WorkbenchError) else "unreadable"
@@ -108,6 +119,8 @@ def register(
     base_id: int | None = None
     for draft in drafts:
         path = place(draft.checkpoint)
+        if draft.moved_from is not None:
+            _move(connection, draft)
         found = connection.execute(
             "SELECT checkpoint_id, base_checkpoint_id FROM checkpoint"
             " WHERE path = ? AND fingerprint = ? AND kind = ?",
@@ -137,7 +150,7 @@ def _fingerprint(checkpoint: Checkpoint, base: Checkpoint | None) -> str:
     """What decides whether a checkpoint is as it was: an adapter's matrices are its base's too."""
     if checkpoint.kind != "adapter" or base is None:
         return checkpoint.fingerprint()
-    both = f"{checkpoint.fingerprint()} on {place(base)} {base.fingerprint()}"
+    both = f"{checkpoint.fingerprint()} on {base.fingerprint()}"
     return hashlib.sha256(both.encode()).hexdigest()
 
 
@@ -163,6 +176,8 @@ def _adapter_entries(
     entries = []
     for target, match in match_targets(adapter, base):
         status, detail = target.status, None
+        if match is None and not base:
+            match = standalone_matrix(adapter, target)
         if status != "ok":
             detail = f"{target.name}: {target.detail}"
         elif match is None:
@@ -179,10 +194,11 @@ def _adapter_entries(
 
 
 def _unmatched(target: AdapterTarget, base: Sequence[MatrixInfo]) -> tuple[str, str]:
-    if base and target.kind == "saved":
-        return "new_module", "trained from scratch beside the base, which has no such tensor"
-    reason = "the base has no such tensor" if base else "no base to apply it to"
-    return "no_base", f"{target.name}: {reason}"
+    if target.kind == "saved":
+        return "new_module", "a whole weight beside the adapter; the base has no such tensor"
+    return "no_base", (
+        "the base has no such tensor" if base else "its change depends on the base; give --base"
+    )
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, draft: Draft, base_id: int | None) -> int:
@@ -196,7 +212,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, draft: Draft, base_id: int | 
     row = CheckpointRow(
         checkpoint_id, checkpoint.name, place(checkpoint), checkpoint.kind, checkpoint.format,
         checkpoint.run, checkpoint.step, None if checkpoint.kind == "base" else base_id,
-        sum(prod(t.shape) for t in checkpoint.tensors()), identity.hexdigest(), draft.fingerprint,
+        checkpoint.n_params, identity.hexdigest(), draft.fingerprint,
     )  # fmt: skip
     matrices = [
         replace(
@@ -209,6 +225,17 @@ def _insert(connection: duckdb.DuckDBPyConnection, draft: Draft, base_id: int | 
     ]
     insert(connection, [row, *matrices])
     return checkpoint_id
+
+
+def _move(connection: duckdb.DuckDBPyConnection, draft: Draft) -> None:
+    """The same files at another place: their rows stay, whatever was stored for the place goes."""
+    checkpoint = draft.checkpoint
+    _forget(connection, place(checkpoint))
+    connection.execute(
+        "UPDATE checkpoint SET path = ?, name = ?, run = ?, step = ? WHERE path = ? AND kind = ?",
+        [place(checkpoint), checkpoint.name, checkpoint.run, checkpoint.step, draft.moved_from,
+         checkpoint.kind],
+    )  # fmt: skip
 
 
 def _content(entry: Entry, hashes: dict[str, str]) -> str | None:

@@ -80,7 +80,7 @@ def scan(
         collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
     )
     problems = _refusals(collection) + problems
-    fresh = any(draft.hashes is not None for draft in drafts)
+    fresh = any(draft.hashes is not None or draft.moved_from is not None for draft in drafts)
     with (writer if fresh else reader)(db) as connection:
         entries = register(connection, drafts, collection.base)
         plan = make_plan(entries, chosen, options, set() if force else _done(connection))

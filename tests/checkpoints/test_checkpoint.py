@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from analyzer.checkpoints.adapters import keys
 from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from analyzer.errors import (
     CheckpointError,
@@ -100,6 +101,50 @@ def test_expert_stacks_of_both_orientations(
     for e in range(2):
         assert torch.equal(checkpoint.read_matrix(f"{prefix}gate_up_proj[{e}]"), up[e])
         assert torch.equal(checkpoint.read_matrix(f"{prefix}down_proj[{e}]"), down[e])
+
+
+@pytest.mark.parametrize("config", [{}, {"hidden_size": 4}])
+@pytest.mark.parametrize("stored_in_out", [True, False])
+def test_square_experts_are_laid_out_like_the_stack_beside_them(
+    stored_in_out: bool, config: dict[str, Any], tmp_path: Path
+) -> None:
+    up, down = torch.randn(2, 8, 4), torch.randn(2, 4, 4)  # (E, out, in)
+    turn = (lambda t: t.mT) if stored_in_out else (lambda t: t)
+    prefix = "model.layers.0.mlp.experts."
+    tensors = {prefix + "gate_up_proj": turn(up), prefix + "down_proj": turn(down)}
+    checkpoint = model(tmp_path, tensors, config)
+    for e in range(2):
+        assert torch.equal(checkpoint.read_matrix(f"{prefix}gate_up_proj[{e}]"), up[e])
+        assert torch.equal(checkpoint.read_matrix(f"{prefix}down_proj[{e}]"), down[e])
+
+
+@pytest.mark.parametrize(
+    ("config", "turned"),
+    [({"model_type": "gpt_oss", "hidden_size": 4}, True), ({"model_type": "mixtral"}, False),
+     ({"text_config": {"model_type": "llama4_text", "hidden_size": 4}}, True), ({}, False)],
+)  # fmt: skip
+def test_square_experts_alone_are_laid_out_as_the_model_does(
+    config: dict[str, Any], turned: bool, tmp_path: Path
+) -> None:
+    down = torch.randn(2, 4, 4)
+    checkpoint = model(tmp_path, {"model.layers.0.mlp.experts.down_proj": down}, config)
+    got = checkpoint.read_matrix("model.layers.0.mlp.experts.down_proj[1]")
+    assert torch.equal(got, down[1].T if turned else down[1])
+
+
+def test_experts_as_gpt_oss_saves_them(tmp_path: Path) -> None:
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    config = GptOssConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_local_experts=2, head_dim=4,
+        num_attention_heads=2, num_key_value_heads=2, vocab_size=9, num_experts_per_tok=1,
+    )  # fmt: skip
+    network = GptOssForCausalLM(config)
+    network.save_pretrained(tmp_path)
+    found = {m.name.partition("experts.")[2]: m for m in open_checkpoint(tmp_path).matrices()}
+    for name, shape in (("gate_up_proj[1]", (16, 8)), ("down_proj[1]", (8, 8))):
+        matrix = found[name]
+        assert (matrix.rows, matrix.cols, matrix.transposed) == (*shape, True)
 
 
 def gpt2(conv1d: bool) -> dict[str, torch.Tensor]:
@@ -250,11 +295,71 @@ def test_adapters(tmp_path: Path) -> None:
     ["lora_unet_down_blocks_0_attn_to_q.lora_down.weight",
      "unet.mid_block.attn1.to_q.lora.down.weight", "unet.to_q_lora.up.weight",
      "transformer.h.0.attn.to_q.lora_A.weight", "base_model.model.h.0.q.lora_embedding_A",
-     "lora_te_h_0.hada_w1_a", "lora_te_h_0.lokr_w1"],
+     "lora_te_h_0.hada_w1_a", "lora_te_h_0.lokr_w1", "base_model.vera_A",
+     "layers.0.q_proj.lora_a", "layers.0.q_proj.lora_b",
+     "unet.mid_block.attn1.processor.to_q_lora.down.weight",
+     "te.self_attn.lora_linear_layer.up.weight"],
 )  # fmt: skip
 def test_single_file_adapters_are_told_by_their_keys(key: str, tmp_path: Path) -> None:
     save_file({key: torch.ones(2, 2)}, tmp_path / "style.safetensors")
     assert open_checkpoint(tmp_path / "style.safetensors").kind == "adapter"
+
+
+# Names that ordinary tensors may bear tell nothing.
+@pytest.mark.parametrize("part", sorted(set(keys.FACTORS) - {"alpha", "m", "ranknum"}))
+def test_every_factor_that_is_read_tells_an_adapter(part: str, tmp_path: Path) -> None:
+    path = tmp_path / "style.safetensors"
+    for module in ("lora_unet_conv_in", "base_model.model.h.0.q"):
+        for end in ("", ".weight", ".default", ".default.weight"):
+            save_file({f"{module}.{part}{end}": torch.ones(2, 2)}, path)
+            assert open_checkpoint(path).kind == "adapter", f"{module}.{part}{end}"
+
+
+@pytest.mark.parametrize("key", ["alpha", "h.0.m", "h.0.ranknum", "h.0.w_lora.lora.0.weight"])
+def test_ordinary_names_make_no_adapter(key: str, tmp_path: Path) -> None:
+    save_file({key: torch.ones(2, 2)}, tmp_path / "net.safetensors")
+    assert open_checkpoint(tmp_path / "net.safetensors").kind == "full"
+
+
+def test_an_adapters_file_alone_has_the_configuration_beside_it(tmp_path: Path) -> None:
+    save_file(lora(), tmp_path / "adapter_model.safetensors")
+    save_file({"lora_te_h.lora_down.weight": torch.ones(1, 2)}, tmp_path / "kohya.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"r": 2}')
+    alone = open_checkpoint(tmp_path / "adapter_model.safetensors")
+    assert alone.config == {"r": 2} and alone.files[1:] == (tmp_path / "adapter_config.json",)
+    assert open_checkpoint(tmp_path / "kohya.safetensors").config == {}
+
+
+def test_parameters_are_counted_once_and_nothing_else_is(tmp_path: Path) -> None:
+    save_file(
+        {
+            "lora_te_h.lora_down.weight": torch.ones(2, 5), "lora_te_h.alpha": torch.tensor(1.0),
+            "lora_te_h.lora_up.weight": torch.ones(3, 2), "lora_te_h.dora_scale": torch.ones(3, 1),
+        },
+        tmp_path / "kohya.safetensors",
+    )  # fmt: skip
+    assert open_checkpoint(tmp_path / "kohya.safetensors").n_params == 10 + 6 + 3
+    tied = torch.ones(7, 4)
+    state = {
+        "wte.weight": tied, "lm_head.weight": tied, "h.0.attn.c_attn.weight": torch.ones(4, 12),
+        "h.0.attn.bias": torch.ones(1, 1, 6, 6), "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "h.0.attn.c_attn.bias": torch.ones(12), "position_ids": torch.arange(6)[None],
+        "alpha": torch.tensor(0.5),
+    }  # fmt: skip
+    torch.save(state, tmp_path / "gpt2.pt")
+    assert open_checkpoint(tmp_path / "gpt2.pt").n_params == 28 + 48 + 12 + 1
+
+
+def test_vera_does_not_train_its_projections(tmp_path: Path) -> None:
+    save_file(
+        {
+            "base_model.vera_A": torch.ones(2, 9), "base_model.vera_B": torch.ones(9, 2),
+            "base_model.model.q.vera_lambda_b": torch.ones(9),
+            "base_model.model.q.vera_lambda_d": torch.ones(2),
+        },
+        tmp_path / "vera.safetensors",
+    )  # fmt: skip
+    assert open_checkpoint(tmp_path / "vera.safetensors").n_params == 11
 
 
 def test_base_weights_with_an_unmerged_adapter_are_full(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.checkpoints.steps import run_and_step, step_of
-from analyzer.errors import CheckpointError, NothingToScan, UsageError
+from analyzer.errors import CheckpointError, NothingToScan, UsageError, WorkbenchError
 
 
 def full(folder: Path, **config: Any) -> Path:
@@ -52,7 +52,7 @@ def test_a_folder_of_everything(tmp_path: Path) -> None:
         "base", "full/checkpoint-300", "lora-r64",
         "lora-r8/checkpoint-30", "lora-r8/checkpoint-300", "lora-r8/checkpoint-1000",
     ]  # fmt: skip
-    assert found.base is found.checkpoints[0] and found.base.kind == "base"
+    assert found.base is found.checkpoints[0] and found.checkpoints[0].kind == "base"
     assert [c.kind for c in found.checkpoints[1:]] == ["full"] + 4 * ["adapter"]
     steps = {run: [c.step for c in members] for run, members in found.trajectories.items()}
     assert steps == {"full": [300], "lora-r8": [30, 300, 1000]}
@@ -220,12 +220,153 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
     (tmp_path / "dcp" / "__0_0.distcp").write_bytes(b"x")
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    (tmp_path / "linked.safetensors").symlink_to("nowhere")
     found = discover(tmp_path)
     assert names(found) == ["base"]
     refused = {os.path.relpath(r.path, tmp_path): r for r in found.refusals}
     assert set(refused) == {"truncated/model.safetensors", "quantised.gguf", "dcp", "adapter"}
     assert all(r.reason and r.hint for r in refused.values())
+
+
+def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    full(tmp_path / "base")
+    gone = tmp_path / "gone"
+    (tmp_path / "linked.safetensors").symlink_to(gone)
+    (tmp_path / "checkpoint-5").symlink_to(gone)
+    (tmp_path / "README.md").symlink_to(gone)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "model.safetensors").symlink_to("../blobs/0123")
+    sharded = full(tmp_path / "sharded")
+    shard = "model-00001-of-00001.safetensors"
+    (sharded / "model.safetensors").unlink()
+    (sharded / shard).symlink_to(gone)
+    index = json.dumps({"weight_map": {"layers.0.q_proj.weight": shard}})
+    (sharded / "model.safetensors.index.json").write_text(index)
+    refused = {os.path.relpath(r.path, tmp_path): r.reason for r in discover(tmp_path).refusals}
+    nowhere = f"a link to {gone}, which does not exist"
+    assert refused == {
+        "linked.safetensors": nowhere, "checkpoint-5": nowhere, f"sharded/{shard}": nowhere,
+        "cache/model.safetensors": "a link to ../blobs/0123, which does not exist",
+    }  # fmt: skip
+    for act in (discover, lambda path: discover(tmp_path, base=path)):
+        with pytest.raises(WorkbenchError, match=r"a link to .*gone, which does not exist"):
+            act(tmp_path / "linked.safetensors")
+    style = adapter(tmp_path / "style")
+    (style / "adapter_config.json").unlink()
+    (style / "adapter_config.json").symlink_to(gone)
+    reasons = {r.path.name: r.reason for r in discover(tmp_path).refusals}
+    assert reasons["style"] == f"adapter_config.json is {nowhere}"
+
+
+def kohya(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem = "lora_te_layers_0_q_proj"
+    factors = {f"{stem}.lora_down.weight": torch.ones(1, 3), f"{stem}.alpha": torch.tensor(1.0)}
+    save_file({**factors, f"{stem}.lora_up.weight": torch.ones(3, 1)}, path)
+    return path
+
+
+def test_an_adapter_beside_a_model_is_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    folder = full(tmp_path / "mymodel")
+    kohya(folder / "my_lora.safetensors")
+    kohya(folder / "loras" / "other.safetensors")
+    adapter(folder)
+    full(tmp_path / "tuned" / "checkpoint-1")
+    full(tmp_path / "other")
+    found = discover(tmp_path)
+    assert found.base is not None and found.base.name == "mymodel"
+    kinds = {c.name: c.kind for c in found.checkpoints}
+    assert kinds == {
+        "mymodel": "base", "mymodel/adapter_model.safetensors": "adapter", "other": "full",
+        "mymodel/loras/other.safetensors": "adapter", "mymodel/my_lora.safetensors": "adapter",
+        "tuned/checkpoint-1": "full",
+    }  # fmt: skip
+    (peft,) = [c for c in found.checkpoints if c.name.endswith("adapter_model.safetensors")]
+    assert peft.config["base_model_name_or_path"] == "org/base-model"
+    assert folder / "adapter_config.json" in peft.files
+    assert all(c.warnings == () for c in found.checkpoints) and found.refusals == ()
+    assert "mymodel/my_lora.safetensors" not in names(discover(tmp_path, exclude=["*/my_lora*"]))
+    assert names(discover(folder)) == [
+        "mymodel", "adapter_model.safetensors", "loras/other.safetensors", "my_lora.safetensors",
+    ]  # fmt: skip
+
+
+def test_steps_of_an_adapter_beside_its_model(tmp_path: Path) -> None:
+    folder = full(tmp_path / "mymodel")
+    for step in (100, 200):
+        kohya(folder / f"step-{step}.safetensors")
+    found = discover(folder)
+    assert found.base is not None and found.base.name == "mymodel"
+    assert [c.step for c in found.trajectories["mymodel"]] == [100, 200]
+
+
+def test_another_base_wins_over_the_model_beside_an_adapter(tmp_path: Path) -> None:
+    adapter(full(tmp_path / "merged"), base="org/start")
+    full(tmp_path / "start")
+    base = discover(tmp_path).base
+    assert base is not None and base.name == "start"
+
+
+def test_an_adapter_beside_a_broken_model_is_still_found(tmp_path: Path) -> None:
+    folder = adapter(full(tmp_path / "m"))
+    (folder / "model.safetensors").write_bytes(b"")
+    kohya(folder / "my_lora.safetensors")
+    found = discover(tmp_path)
+    assert names(found) == ["m/adapter_model.safetensors", "m/my_lora.safetensors"]
+    assert [r.path.name for r in found.refusals] == ["model.safetensors"]
+
+
+def test_a_broken_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
+    folder = adapter(full(tmp_path / "m"))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    found = discover(tmp_path)
+    assert names(found) == ["m"]
+    assert [r.path.name for r in found.refusals] == ["adapter_model.safetensors"]
+
+
+def test_steps_saved_beside_the_last_one_of_an_mlx_adapter(tmp_path: Path) -> None:
+    full(tmp_path / "base")
+    (tmp_path / "mlx").mkdir()
+    stem = "layers.0.q_proj.lora_"
+    for name in ("adapters.safetensors", "0000100_adapters.safetensors"):
+        save_file(
+            {f"{stem}a": torch.ones(3, 1), f"{stem}b": torch.ones(1, 3)}, tmp_path / "mlx" / name
+        )
+    (tmp_path / "mlx" / "adapter_config.json").write_text('{"lora_parameters": {"scale": 3.0}}')
+    found = discover(tmp_path)
+    assert names(found) == ["base", "mlx", "mlx/0000100_adapters.safetensors"]
+    assert all(c.config["lora_parameters"] == {"scale": 3.0} for c in found.checkpoints[1:])
+
+
+def test_weights_that_are_not_read_are_named(tmp_path: Path) -> None:
+    folder = full(tmp_path / "model")
+    weights = {"layers.0.q_proj.weight": torch.ones(3, 3)}
+    torch.save(weights, folder / "pytorch_model.bin")
+    torch.save(weights, folder / "pytorch_model-00001-of-00001.bin")
+    for name in ("tf_model.h5", "flax_model.msgpack", "optimizer.pt", "training_args.bin"):
+        (folder / name).write_bytes(b"\x80")
+    assert discover(tmp_path).checkpoints[0].warnings == ()
+    save_file(weights, folder / "model.fp16.safetensors")
+    (told,) = discover(tmp_path).checkpoints[0].warnings
+    assert told == "also holds model.fp16.safetensors, which is not read: pass it by name"
+    assert discover(tmp_path, exclude=["*.fp16.*"]).checkpoints[0].warnings == ()
+    torch.save(weights, folder / "consolidated.00.pth")
+    (folder / "broken.safetensors").write_bytes(b"")
+    save_file(weights, folder / "model-00001-of-00001.safetensors")
+    (told,) = discover(tmp_path).checkpoints[0].warnings
+    assert told == (
+        "also holds broken.safetensors, model-00001-of-00001.safetensors, model.fp16.safetensors, "
+        "consolidated.00.pth, which are not read: pass them by name"
+    )
+    torch.save(weights, folder / "more.pt")
+    (told,) = discover(tmp_path).checkpoints[0].warnings
+    assert "consolidated.00.pth and 1 more, which" in told
+
+
+def test_a_refused_name_that_is_no_text_is_printable(tmp_path: Path) -> None:
+    full(tmp_path / "base")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")).write_bytes(b"")
+    (refusal,) = discover(tmp_path).refusals
+    str(refusal.path).encode()
 
 
 def test_nothing_to_scan(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tuned names find their base names."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,35 @@ def test_prefixes_are_exchanged_and_heads_stay() -> None:
         want = dict(zip(tuned, base, strict=False))
         assert match_names(base, tuned) == want
         assert match_names(tuned, base) == {new: old for old, new in want.items()}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["model.layers.1.mlp.up_proj.weight", "base_model.model.model.layers.1.mlp.up_proj.weight"],
+)
+@pytest.mark.parametrize("prefix", ["layers.", "transformer.h.", "language_model.model.layers.",
+                                    "encoder.layer."])  # fmt: skip
+def test_a_single_name_is_found_by_its_end(prefix: str, wrapped: str) -> None:
+    base = [name.replace("layers.", prefix, 1) for name in LLAMA] + ["lm_head.weight"]
+    want = f"{prefix}1.mlp.up_proj.weight"
+    assert match_names(base, [wrapped]) == {wrapped: want}
+    assert match_names(base, [wrapped, "lm_head.weight"])[wrapped] == want
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned"),
+    [
+        (["encoder.layers.0.q.weight", "decoder.layers.0.q.weight"], "model.layers.0.q.weight"),
+        (["decoder.layers.0.q.weight"], "encoder.layers.0.q.weight"),
+        (["model.layers.0.q.weight", "model.layers.1.q.weight"], "model.layers.2.q.weight"),
+        (["pooler.dense.weight", "cls.dense.weight"], "classifier.dense.weight"),
+        (["pooler.dense.weight"], "classifier.dense.weight"),
+        (["vision.score.weight"], "score.weight"),
+        (["norm.weight"], "score.weight"),
+    ],
+)
+def test_an_end_that_proves_nothing_matches_nothing(base: list[str], tuned: str) -> None:
+    assert match_names(base, [tuned]) == {}
 
 
 def test_one_stack_is_never_taken_for_another() -> None:

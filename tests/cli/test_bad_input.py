@@ -79,6 +79,46 @@ def test_a_bad_file_is_named_and_the_rest_is_scanned(checkpoints: Path, kind: st
     assert intruders(checkpoints) == 3 * 10 * 2
 
 
+def test_a_refusal_is_told_once(checkpoints: Path) -> None:
+    (checkpoints / "bad.safetensors").write_bytes(b"")
+    (checkpoints / "gone.safetensors").symlink_to("/nowhere/x")
+    done = run("scan", checkpoints)
+    assert done.returncode == 3
+    assert done.stderr.count("bad.safetensors") == done.stderr.count("gone.safetensors") == 1
+    assert "a link to /nowhere/x, which does not exist" in one_line(done.stderr, "gone")
+    assert "refused      2 files or folders, named at the end" in done.stderr
+
+
+def test_an_adapter_beside_its_base_is_compared_and_other_weights_are_named(
+    checkpoints: Path, save_full
+) -> None:
+    model = checkpoints / "base"
+    source = load_file(checkpoints / "lora" / "checkpoint-20" / "adapter_model.safetensors")
+    names = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
+    kohya = {}
+    for name, factor in source.items():
+        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        kohya[f"lora_te_{module.replace('.', '_')}.{names['lora_' + part]}"] = factor
+        kohya[f"lora_te_{module.replace('.', '_')}.alpha"] = np.array(4.0, dtype=np.float32)
+    save_file(kohya, model / "my_lora.safetensors")
+    save_file(load_file(model / "model.safetensors"), model / "model.fp16.safetensors")
+    done = run("scan", checkpoints)
+    assert done.returncode == 0
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("warning: base:")]
+    assert "also holds model.fp16.safetensors, which is not read" in told
+    store = analyzer.connect(checkpoints / "analyzer.duckdb")
+    found = store.sql(
+        "SELECT c.name, delta_fro FROM intruder JOIN matrix m USING (matrix_id)"
+        " JOIN checkpoint c USING (checkpoint_id) WHERE side = 'left' ORDER BY m.name"
+    ).to_pylist()
+    norms = {
+        name: [row["delta_fro"] for row in found if row["name"] == name]
+        for name in ("base/my_lora.safetensors", "lora/checkpoint-20")
+    }
+    assert len(norms["lora/checkpoint-20"]) == 10  # alpha / r = 2 in both
+    np.testing.assert_allclose(*norms.values(), rtol=1e-6)
+
+
 def test_non_finite_tensor(checkpoints: Path) -> None:
     path = checkpoints / "full" / "model.safetensors"
     tensors = load_file(path)

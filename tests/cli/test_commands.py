@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,64 @@ def test_ls_show_compare(db: Path) -> None:
     missing = run("show", "nobody", "--db", db)
     assert missing.returncode == 2
     assert "no checkpoint named nobody" in missing.stderr
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest(db: Path) -> None:
+    for name, meant in (
+        ("Base", "base"),
+        ("ful", "full"),
+        ("lora/checkpiont-20", "lora/checkpoint-20"),
+        ("checkpoint-10", "lora/checkpoint-10"),
+    ):
+        told = run("show", name, "--db", db).stderr
+        assert f"did you mean {meant}? there are" in told and "more" not in told
+    assert "did you mean" not in run("show", "xyz", "--db", db).stderr
+
+
+def test_names_that_are_left_out_are_counted(tmp_path: Path, save_lora, save_full) -> None:
+    for n in range(16):
+        save_lora(tmp_path / f"adapter-{n:02d}")
+    db = analyzer.scan(tmp_path).db
+    told = run("show", "nobody", "--db", db).stderr
+    assert "adapter-11 and 4 more: `analyzer ls`" in told and "adapter-12" not in told
+
+
+def test_a_name_is_understood_as_it_is_printed(tmp_path: Path, save_full, base_weights) -> None:
+    save_full(tmp_path / "new\nline [red]x[/red]", base_weights)
+    db = analyzer.scan(tmp_path).db
+    listed = run("ls", "--db", db).stdout
+    assert "new�line [red]x[/red]" in listed
+    assert run("show", "new�line [red]x[/red]", "--db", db).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ls"], ["show", "lora"], ["sql", "SELECT * FROM spectrum", "--csv"], ["sql", "FROM spectrum"],
+     ["show", "--help"], ["--help"]],
+)  # fmt: skip
+def test_a_closed_pipe_ends_quietly(db: Path, arguments: list[str]) -> None:
+    where = [] if "--help" in arguments else ["--db", str(db)]
+    command = [sys.executable, "-c", "from analyzer.cli import main; main()", *arguments, *where]
+    read, write = os.pipe()
+    os.close(read)  # what `| head` does, without a race
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_error_for_nobody_ends_quietly(db: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", "from analyzer.cli import main; main()", "show", "x"]
+    done = subprocess.run([*command, "--db", str(db)], stderr=write, stdout=write, timeout=60)
+    os.close(write)
+    assert done.returncode == 141
+
+
+def test_a_closed_output_is_no_error(db: Path) -> None:
+    command = f"{sys.executable} -c 'from analyzer.cli import main; main()' ls --db '{db}' >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_database_from_the_environment(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -204,12 +205,56 @@ def test_scan_and_welore_agree(checkpoints: Path) -> None:
         assert row["err"] >= 0.5  # type: ignore[operator]
 
 
-def test_without_a_base_weights_alone_are_analysed(tmp_path: Path, save_lora) -> None:
-    save_lora(tmp_path / "only")
+def test_without_a_base_an_adapters_update_is_analysed_alone(tmp_path: Path, save_lora) -> None:
+    folder = save_lora(tmp_path / "only", scale=0.1)
     summary = analyzer.scan(tmp_path)
-    assert "no base" in summary.not_run["intruders"]
+    assert "no base" in summary.not_run["intruders"] and not summary.problems
     store = analyzer.connect(summary.db)
-    assert {r["status"] for r in rows(store, "SELECT status FROM matrix")} == {"no_base"}
+    factors = load_file(folder / "adapter_model.safetensors")
+    A, B = (factors[f"base_model.model.{Q0}.lora_{x}.weight"].astype(float) for x in "AB")
+    sigma = rows(
+        store,
+        "SELECT m.rows, m.cols, kind, sigma FROM spectrum JOIN matrix m USING (matrix_id)"
+        " WHERE name = ? ORDER BY k",
+        f"{Q0}.weight",
+    )
+    want = np.linalg.svd(2.0 * B @ A, compute_uv=False)[:2]
+    np.testing.assert_allclose([r["sigma"] for r in sigma], want, rtol=1e-12)
+    assert {(r["rows"], r["cols"], r["kind"]) for r in sigma} == {(*(B @ A).shape, "delta")}
+
+
+def test_changes_that_depend_on_an_absent_base_are_refused_in_one_line(
+    tmp_path: Path, save_lora
+) -> None:
+    config = save_lora(tmp_path / "only") / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"init_lora_weights": "pissa"}))
+    summary = analyzer.scan(tmp_path)
+    (problem,) = summary.problems
+    assert problem.startswith("only: ") and problem.endswith("(and 9 more matrices alike)")
+    assert "give --base" in problem
+
+
+def test_a_moved_folder_keeps_its_results(checkpoints: Path) -> None:
+    first = analyzer.scan(checkpoints)
+    moved = checkpoints.rename(checkpoints.with_name("moved"))
+    second = analyzer.scan(moved)
+    assert second.n_computed == 0 and second.n_stored == first.n_computed
+    paths = rows(analyzer.connect(second.db), "SELECT path FROM checkpoint")
+    assert all(Path(str(row["path"])).exists() for row in paths) and len(paths) == 4
+
+
+def test_a_copy_is_no_move(checkpoints: Path) -> None:
+    analyzer.scan(checkpoints)
+    shutil.copytree(checkpoints / "full", checkpoints / "again")  # same sizes and times
+    store = analyzer.connect(analyzer.scan(checkpoints).db)
+    assert len(rows(store, "SELECT DISTINCT checkpoint_id FROM checkpoint")) == 5
+
+
+def test_checkpoints_that_are_gone_are_named(checkpoints: Path) -> None:
+    analyzer.scan(checkpoints)
+    shutil.rmtree(checkpoints / "full")
+    (warning,) = analyzer.scan(checkpoints).warnings
+    assert warning.startswith("full: no longer")
 
 
 def test_configuration_is_stored(checkpoints: Path) -> None:

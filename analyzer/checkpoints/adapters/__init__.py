@@ -2,6 +2,7 @@
 
 from analyzer.checkpoints.adapters.opening import open_adapter
 from analyzer.checkpoints.adapters.pairing import match_targets
+from analyzer.checkpoints.adapters.standalone import standalone_matrix
 from analyzer.checkpoints.adapters.types import (
     Adapter,
     AdapterTarget,
@@ -18,5 +19,6 @@ __all__ = [
     "match_targets",
     "open_adapter",
     "scaling_at",
+    "standalone_matrix",
     "target_update",
 ]

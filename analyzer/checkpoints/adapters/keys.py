@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from analyzer.checkpoints.names import strip_wrappers
 
@@ -39,13 +40,13 @@ _CANONICAL = {
     "lora_b": "mlx_b",
     "m": "mlx_m",
 }
-_FACTORS = (
+FACTORS = (
     *_CANONICAL, "ranknum", "alpha", "dora_scale", "ia3_l", "vera_lambda_b", "vera_lambda_d",
     *(f"hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
     *(f"lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")),
 )  # fmt: skip
 _FACTOR = re.compile(
-    rf"(?P<module>[^.].*?)\.(?P<part>{'|'.join(_FACTORS)})"
+    rf"(?P<module>[^.].*?)\.(?P<part>{'|'.join(FACTORS)})"
     r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?(?:\.(?P<leaf>weight|bias))?"
 )
 _PROJECTION = re.compile(r"(?:.*\.)?vera_(?P<part>[AB])(?:\.(?P<adapter>[^.]+))?")
@@ -90,6 +91,15 @@ def parse_key(name: str) -> Key:
     if found := _ADAPTER_WORD.search(name):
         return Key(name[: found.start()].removesuffix("."), "unknown")
     return Key(name.removesuffix(".weight"), "saved")
+
+
+def is_parameter(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether an adapter trains this tensor: not its scale, rank number or frozen projection."""
+    part = parse_key(name).part
+    return not (
+        (part in ("alpha", "ranknum") and prod(shape) == 1)
+        or part in ("projection_A", "projection_B", "base_weight")
+    )
 
 
 def module_path(raw: str) -> str:

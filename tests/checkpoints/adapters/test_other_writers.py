@@ -275,3 +275,18 @@ def test_spectrum_of_a_small_update(files, infos, rslora, sigma):
     np.testing.assert_allclose(values[:2], sigma, rtol=1e-14)
     if not rslora:
         assert np.linalg.norm(values) == pytest.approx(61.96773353931867, rel=1e-14)
+
+
+@pytest.mark.parametrize("module", ["model.layers.0.self_attn.q_proj", "layers.0.self_attn.q_proj"])
+@pytest.mark.parametrize("prefix", ["layers.", "transformer.h.", "model.layers."])
+def test_one_target_finds_its_base_under_another_prefix(apply, prefix, module):
+    base = {
+        f"{prefix}{n}.self_attn.{leaf}_proj.weight": randn(6, 4) for n in (0, 1) for leaf in "qv"
+    }
+    A, B = randn(2, 4), randn(6, 2)
+    stem = f"base_model.model.{module}.lora_"
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6}
+    got = apply({f"{stem}A.weight": A, f"{stem}B.weight": B}, base, config)
+    (name,) = got
+    assert name == f"{prefix}0.self_attn.q_proj.weight"
+    np.testing.assert_allclose(got[name], base[name] + 3 * B @ A, atol=1e-12)
