@@ -14,18 +14,22 @@ if TYPE_CHECKING:
     from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
     from analyzer.checkpoints.discover import Collection, discover
     from analyzer.errors import WorkbenchError
+    from analyzer.recorder import AnalyzerCallback, LightningRecorder, Recorder
     from analyzer.scanning import ScanSummary, scan
     from analyzer.scanning.options import Options
     from analyzer.spectral import BaseSVD, LowRankUpdate, low_rank_svd, svd_topk, svdvals
     from analyzer.store.reading import Store, connect
 
 _HOME = {
+    "AnalyzerCallback": "analyzer.recorder",
     "BaseSVD": "analyzer.spectral",
     "Checkpoint": "analyzer.checkpoints.checkpoint",
     "Collection": "analyzer.checkpoints.discover",
     "Intruders": "analyzer.analyses.intruders",
+    "LightningRecorder": "analyzer.recorder",
     "LowRankUpdate": "analyzer.spectral",
     "Options": "analyzer.scanning.options",
+    "Recorder": "analyzer.recorder",
     "ScanSummary": "analyzer.scanning",
     "Store": "analyzer.store.reading",
     "TailFit": "analyzer.analyses.tails",
@@ -42,12 +46,15 @@ _HOME = {
 }
 
 __all__ = [
+    "AnalyzerCallback",
     "BaseSVD",
     "Checkpoint",
     "Collection",
     "Intruders",
+    "LightningRecorder",
     "LowRankUpdate",
     "Options",
+    "Recorder",
     "ScanSummary",
     "Store",
     "TailFit",

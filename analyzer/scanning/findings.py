@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from analyzer.scanning.registry import Entry, Problem
+from analyzer.scanning.registry import Entry, Problem, is_gone
 from analyzer.store.connection import reader
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def _gone(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return [
         f"{name}: no longer at {path}; its results stay in the store"
         for name, path in known
-        if not os.path.exists(path)
+        if is_gone(path)
     ]
 
 

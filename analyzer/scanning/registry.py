@@ -76,7 +76,7 @@ def read_drafts(
     with reader(db) as connection:
         found = connection.execute("SELECT path, kind, fingerprint FROM checkpoint").fetchall()
     known = set(found)
-    gone = {(kind, mark): old for old, kind, mark in found if not os.path.exists(old)}
+    gone = {(kind, mark): old for old, kind, mark in found if is_gone(old)}
     drafts: list[Draft] = []
     problems: list[Problem] = []
     base = collection.base
@@ -142,8 +142,16 @@ def register(
 
 
 def place(checkpoint: Checkpoint) -> str:
-    """Absolute path, the same from every working directory; links stay links."""
-    return os.path.abspath(checkpoint.path)
+    """Absolute path, the same from every working directory; links stay links.
+
+    Bytes that are no UTF-8, which the store cannot hold, are written as ``\\xNN``.
+    """
+    return os.fsencode(os.path.abspath(checkpoint.path)).decode("utf-8", "backslashreplace")
+
+
+def is_gone(path: str) -> bool:
+    """Whether nothing is at a stored `place` any more; False where its name cannot be told."""
+    return "\\x" not in path and not os.path.exists(path)
 
 
 def _fingerprint(checkpoint: Checkpoint, base: Checkpoint | None) -> str:
