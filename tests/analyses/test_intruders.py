@@ -1,4 +1,4 @@
-"""Intruder dimensions: the field guide's reference cases and dense computations."""
+"""Intruder dimensions: worked reference cases and dense computations."""
 
 import numpy as np
 import pytest
