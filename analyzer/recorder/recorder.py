@@ -118,7 +118,7 @@ class Recorder:
             return
         _warn_of_later_records(Path(folder), start_step)
         if hook == "backward":
-            self._backward = BackwardHooks(self._log, self._targets, accumulate)
+            self._backward = BackwardHooks(model, self._log, self._targets, accumulate)
             self._removers += self._backward.removers
         elif hook == "optimizer" and self._optimizer is not None:
             handle = self._optimizer.register_step_pre_hook(self._before_step)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from analyzer.errors import UsageError
 from analyzer.recorder import Recorder, list_records, open_record, read_record
@@ -99,3 +101,22 @@ def test_made_after_the_layer_wise_optimizer_it_fails_loudly(
         pytest.raises(UsageError, match="before the optimizer"),
     ):
         net_loss(model, net_batch(0)).backward()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointed_blocks_belong_to_one_step(tmp_path, reentrant) -> None:
+    """A reentrant checkpoint runs a backward pass of its own inside that of the step."""
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(40, 40) for _ in range(3)])
+    with Recorder(model, None, tmp_path, every=1, hook="backward"):
+        for _ in range(2):
+            x = torch.randn(5, 40, requires_grad=True)
+            for block in model:
+                x = checkpoint(block, x, use_reentrant=reentrant)
+            x.square().sum().backward()
+            model.zero_grad()
+    headers = [open_record(path).header for path in list_records(tmp_path)]
+    assert [header.step for header in headers] == [0, 1]
+    for header in headers:
+        assert sorted(entry.name for entry in header.entries) == [f"{i}.weight" for i in range(3)]
+        assert all(entry.flags == () and entry.n_tokens == 5 for entry in header.entries)
