@@ -5,8 +5,9 @@ Names are imported when they are first used, so that `import analyzer` costs no 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from analyzer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from analyzer.analyses.intruders import Intruders, intruder_dimensions
@@ -70,14 +71,4 @@ __all__ = [
     "svdvals",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'analyzer' has no attribute '{name}'")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

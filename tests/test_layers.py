@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 LAYER = {
     "theory": 0,
     "analyzer.errors": 1,
+    "analyzer.lazy": 1,
     "analyzer.checkpoints": 2,
     "analyzer.spectral": 2,
     "analyzer.store": 2,

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard, cast, get_args
 
 from analyzer.checkpoints.inert_pickle import Foreign, Global
 from analyzer.checkpoints.matrices import FLOATS
 from analyzer.checkpoints.torch_pickle import TensorRef
 from analyzer.errors import CorruptFile, UnsupportedFormat
+from theory.galore_projection import ProjType, Side, projection_side
 
-Side = Literal["left", "right", "full"]
 # bitsandbytes calls the moments of its 32-bit Adam by these names, and those of its 8-bit one.
 _MOMENTS = (("exp_avg", "exp_avg_sq"), ("state1", "state2"))
 _PROJECTOR = "ortho_matrix"
@@ -158,11 +158,8 @@ def _is_matrix(value: object) -> bool:
 
 def _is_side(side: Side, kind: str | None, rows: int, cols: int) -> bool:
     """Whether galore-torch projects this side for a setting of proj_type."""
-    if kind == "std":
-        return side == ("right" if rows >= cols else "left")
-    if kind == "reverse_std":
-        return side == ("left" if rows >= cols else "right")
-    return side == kind
+    known = kind in get_args(ProjType)
+    return known and side == projection_side(rows, cols, cast(ProjType, kind), rule="code")
 
 
 def finite(value: object) -> float | None:

@@ -19,7 +19,8 @@ from analyzer.checkpoints.folder import (
     trainer_step,
 )
 from analyzer.checkpoints.formats import Format
-from analyzer.checkpoints.matrices import count_parameters, list_matrices
+from analyzer.checkpoints.matrices import list_matrices
+from analyzer.checkpoints.parameters import count_parameters
 from analyzer.checkpoints.steps import step_of
 from analyzer.checkpoints.stored import StoredTensor, as_tensor, chunks
 from analyzer.checkpoints.tensors import MatrixInfo, TensorInfo

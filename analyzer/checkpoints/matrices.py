@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from analyzer.checkpoints.names import TensorRole, describe
+from analyzer.checkpoints.parameters import untied
 from analyzer.checkpoints.stored import StoredTensor
 from analyzer.checkpoints.tensors import MatrixInfo
 
@@ -24,13 +25,6 @@ _BUFFER = re.compile(
     r"|rotary\w*|rope\w*|freqs\w*|\w*relative_position_index|relative_coords_table"
     r"|running_mean|running_var|num_batches_tracked|cos_cached|sin_cached|_extra_state)$"
 )
-# What networks store beside their parameters; GPT-2's causal mask is named attn.bias.
-_NO_PARAMETER = re.compile(
-    r"(?:^|[._])(?:position_ids|token_type_ids|masked_bias|inv_freq|\w*relative_position_index"
-    r"|relative_coords_table|running_mean|running_var|num_batches_tracked|cos_cached|sin_cached"
-    r"|_extra_state)$"
-)
-_CAUSAL_MASK = re.compile(r"(?:^|\.)(?:attn|attention)\.bias$")
 _QUANT_SIDE = re.compile(
     r"(?:qzeros|g_idx|scales|zeros|SCB|absmax|nested_absmax|quant_map|nested_quant_map"
     r"|quant_state\..*|weight_format|weight_shape|weight_packed_shape|input_scale"
@@ -51,33 +45,13 @@ def list_matrices(
     """The matrices of a checkpoint in file order; of tied tensors only the first."""
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     conv1d = _stored_input_first(tensors, config)
-    seen: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = set()
     found: list[MatrixInfo] = []
-    for tensor in tensors:
-        place = (tensor.storage_id, tensor.shape, tensor.stride)
-        if place in seen or not _is_weight(tensor):
-            continue
-        seen.add(place)
+    for tensor in untied(filter(_is_weight, tensors)):
         transposed = conv1d and _CONV1D_LEAF.search(tensor.name) is not None
         status, detail = _status(tensor, shapes)
         matrices = _layout(tensor, shapes, transposed=transposed, config=config)
         found.extend(replace(matrix, status=status, detail=detail) for matrix in matrices)
     return tuple(found)
-
-
-def count_parameters(tensors: Sequence[StoredTensor]) -> int:
-    """Entries of the stored tensors, tied ones once, without buffers such as masks and positions.
-
-    Packed integers count as they are stored.
-    """
-    distinct = {
-        (tensor.storage_id, tensor.shape, tensor.stride): math.prod(tensor.shape)
-        for tensor in tensors
-        if tensor.dtype not in ("bool", "int64", "uint64")
-        and not _NO_PARAMETER.search(tensor.name)
-        and not (len(tensor.shape) == 4 and _CAUSAL_MASK.search(tensor.name))
-    }
-    return sum(distinct.values())
 
 
 def _is_weight(tensor: StoredTensor) -> bool:

@@ -17,16 +17,13 @@ from analyzer.checkpoints.matching import match_names
 from analyzer.checkpoints.matrices import FLOATS
 from analyzer.checkpoints.module_order import module_orders
 from analyzer.checkpoints.names import describe
+from analyzer.checkpoints.parameters import is_parameter, untied
 from analyzer.checkpoints.stored import StoredTensor
 from analyzer.errors import CheckpointError
 
 Shape = tuple[int, ...]
 _HINT = "save with named parameters: torch.optim.AdamW(model.named_parameters())"
 _ORDERED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".npz")
-_BUFFER = re.compile(
-    r"(?:^|\.)(?:running_mean|running_var|num_batches_tracked|position_ids|masked_bias|inv_freq"
-    r"|\w+_cached)$"
-)
 # What the Hugging Face trainer keeps from weight decay, beside every nn.LayerNorm.
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 # PEFT names an adapter's parameters after the adapter, its files do not.
@@ -111,25 +108,12 @@ def by_order(
 
 def _orders(tensors: Sequence[StoredTensor]) -> list[list[StoredTensor]]:
     """The parameters among `tensors`, tied ones once, in every order they may have had."""
-    parameters = {t.name: t for t in tensors if _is_parameter(t)}
+    parameters = {t.name: t for t in tensors if t.dtype in FLOATS and is_parameter(t)}
     orders = module_orders(list(parameters))
     if all(t.path.suffix in _ORDERED_SUFFIXES for t in parameters.values()):
         by_shard = sorted(parameters.values(), key=lambda t: t.path.name)
         orders.append([t.name for t in by_shard])
-    return [_untied([parameters[name] for name in order]) for order in orders]
-
-
-def _is_parameter(tensor: StoredTensor) -> bool:
-    # In GPT-2, `attn.bias` is the causal mask: four dimensions, where a bias has one.
-    mask = tensor.name.endswith(".bias") and len(tensor.shape) > 1
-    return tensor.dtype in FLOATS and not mask and not _BUFFER.search(tensor.name)
-
-
-def _untied(tensors: list[StoredTensor]) -> list[StoredTensor]:
-    places: dict[object, StoredTensor] = {}
-    for tensor in tensors:
-        places.setdefault((tensor.storage_id, tensor.shape, tensor.stride), tensor)
-    return list(places.values())
+    return [untied([parameters[name] for name in order]) for order in orders]
 
 
 Division = list[tuple[Sequence[Slot], Sequence[StoredTensor]]]

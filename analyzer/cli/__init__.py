@@ -104,7 +104,7 @@ def _run(argv: Sequence[str] | None) -> None:
         click.echo(f"analyzer: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        raise
+        raise  # the caller's to answer: an OSError otherwise
     except Exception as error:
         # Libraries turn the exception of a signal into their own, DuckDB its queries'.
         if caught:

@@ -5,8 +5,9 @@ Names are imported when they are first used: transformers and Lightning only wit
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from analyzer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from analyzer.recorder.huggingface import AnalyzerCallback
@@ -57,14 +58,4 @@ __all__ = [
     "read_record",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'analyzer.recorder' has no attribute '{name}'")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -16,7 +15,7 @@ from analyzer.spectral.count_sketch import count_sketch
 from analyzer.spectral.warm_start import (
     LeadingSubspace,
     Side,
-    _full_precision,
+    full_precision,
     leading_subspace,
 )
 
@@ -80,7 +79,7 @@ def measure(
     if gradient is None:
         return replace(entry, flags=("no_gradient",)), None
     G = _scaled(target.matrix(gradient), scale)
-    with exact_products(G.device):
+    with full_precision(G.device.type):
         try:
             found = _subspace(G, side, step, settings, memory)
         except NonFinite as error:
@@ -120,18 +119,13 @@ def measure_next_step(
         return
     G, side = _scaled(target.matrix(gradient), scale), settings.side_of(target)
     last, basis = memory.kept[1]
-    with exact_products(G.device):
+    with full_precision(G.device.type):
         try:
             found = _subspace(G, side, step, settings, memory)
         except NonFinite:
             return
         if found.fro > 0.0:
             (memory.next_step,) = age(G, side, {step - last: basis}, found)
-
-
-def exact_products(device: torch.device) -> AbstractContextManager[None]:
-    """Neither autocast nor reduced-precision products, whatever the training uses."""
-    return _full_precision(device.type)
 
 
 def age(

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from analyzer.errors import UsageError
-from analyzer.recorder.measuring import exact_products, inner_product, project
+from analyzer.recorder.measuring import inner_product, project
 from analyzer.recorder.schema import NoiseArrays, NoiseEntry
 from analyzer.recorder.targets import Target
-from analyzer.spectral.warm_start import Side
+from analyzer.spectral.warm_start import Side, full_precision
 
 Probe = Callable[[int], Tensor]
 
@@ -59,7 +59,7 @@ def noise(
     if not math.isfinite(norm_b + norm_c):
         return None
     entry = NoiseEntry(target.name, n_tokens, inner_product(B, C), norm_b, norm_c)
-    with exact_products(B.device):
+    with full_precision(B.device.type):
         inside_b, inside_c = (project(G, side, basis).double() for G in (B, C))  # (l, n) each
     return entry, NoiseArrays(
         cv=(inside_b * inside_c).sum(1).cumsum(0).cpu().numpy(),

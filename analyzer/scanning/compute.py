@@ -129,9 +129,9 @@ def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
 
 
 def _update_alone(unit: Unit, tools: Tools) -> Outcome:
-    """ΔW of an adapter whose base is not there."""
-    delta, floor = update_alone(unit.entry, tools.backend)
-    rows = _described(unit, "delta", delta, floor, tools)
+    """ΔW of an adapter whose base is not there: an exact function of the stored factors."""
+    delta = update_alone(unit.entry, tools.backend)
+    rows = _described(unit, "delta", delta, 0.0, tools)
     is_zero = not delta.singular_values.any()
     status, detail = ("zero_delta", "the update is zero") if is_zero else ("ok", None)
     return Outcome(unit, (*rows, *_done(unit)), status, detail)

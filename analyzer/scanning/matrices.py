@@ -104,13 +104,13 @@ def tuned_matrix(entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatri
     return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor)
 
 
-def update_alone(entry: Entry, backend: Backend) -> tuple[Spectrum, float]:
-    """Spectrum and storage floor of ΔW where there is no base, from an adapter's factors alone."""
+def update_alone(entry: Entry, backend: Backend) -> Spectrum:
+    """Spectrum of ΔW where there is no base, from an adapter's factors alone."""
     assert entry.adapter is not None and entry.target is not None and entry.base is not None
     update = target_update(entry.adapter, entry.target, entry.base, None)
-    if not isinstance(update, LowRankDelta):
+    if not isinstance(update, LowRankDelta) or update.minus_base_rank:
         raise AdapterError("its change depends on the base", tensor=entry.row.name)
-    return _product_spectrum(update.P, update.Q, backend), 0.0
+    return _product_spectrum(update.P, update.Q, backend)
 
 
 def _product_spectrum(P: FloatArray, Q: FloatArray, backend: Backend) -> Spectrum:

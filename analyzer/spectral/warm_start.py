@@ -79,7 +79,7 @@ def leading_subspace(
         raise UsageError(f"leading_subspace needs rank ≥ 1 and fresh ≥ 0, got {rank} and {fresh}")
     if G.ndim != 2:
         raise ShapeMismatch(f"expected a matrix, got shape {tuple(G.shape)}")
-    with torch.no_grad(), _full_precision(G.device.type):
+    with torch.no_grad(), full_precision(G.device.type):
         X, exponent, fro = _scaled(G.detach())
         A = X if side == "left" or (side is None and G.shape[0] <= G.shape[1]) else X.T
         if previous is not None and previous.shape[0] != A.shape[0]:
@@ -176,7 +176,7 @@ def _scaled(G: torch.Tensor) -> tuple[torch.Tensor, int, float]:
 
 
 @contextmanager
-def _full_precision(device: str) -> Iterator[None]:
+def full_precision(device: str) -> Iterator[None]:
     """Neither autocast nor TF32 or bf16 products: their errors would exceed the certificate."""
     settings: Any = torch.backends.mkldnn if device == "cpu" else torch.backends.cuda
     chosen = settings.matmul.fp32_precision

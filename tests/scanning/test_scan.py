@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -241,6 +242,16 @@ def test_a_moved_folder_keeps_its_results(checkpoints: Path) -> None:
     assert second.n_computed == 0 and second.n_stored == first.n_computed
     paths = rows(analyzer.connect(second.db), "SELECT path FROM checkpoint")
     assert all(Path(str(row["path"])).exists() for row in paths) and len(paths) == 4
+
+
+def test_a_folder_whose_name_is_no_utf8(checkpoints: Path) -> None:
+    name = os.fsdecode(b"run-\xff")
+    shutil.move(checkpoints / "full", checkpoints / name)
+    first, again = analyzer.scan(checkpoints), analyzer.scan(checkpoints)
+    assert not first.problems and first.n_computed > 0
+    assert again.n_computed == 0 and not again.warnings
+    (row,) = rows(analyzer.connect(first.db), "SELECT path FROM checkpoint WHERE kind = 'full'")
+    assert str(row["path"]).endswith("run-\\xff")
 
 
 def test_a_copy_is_no_move(checkpoints: Path) -> None:
