@@ -4,7 +4,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,36 +14,20 @@ from analyzer.checkpoints.steps import run_and_step, step_of
 from analyzer.errors import CheckpointError, NothingToScan, UsageError, WorkbenchError
 
 
-def full(folder: Path, **config: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"layers.0.q_proj.weight": torch.ones(3, 3)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
-    return folder
-
-
-def adapter(folder: Path, base: str = "org/base-model") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = "base_model.model.layers.0.q_proj.lora_"
-    factors = {f"{stem}A.weight": torch.ones(1, 3), f"{stem}B.weight": torch.ones(3, 1)}
-    save_file(factors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-    return folder
-
-
 def names(collection: Collection) -> list[str]:
     return [checkpoint.name for checkpoint in collection.checkpoints]
 
 
-def test_a_folder_of_everything(tmp_path: Path) -> None:
-    full(tmp_path / "base")
-    full(tmp_path / "full" / "checkpoint-300")
+def test_a_folder_of_everything(tmp_path: Path, write_model, write_adapter) -> None:
+    write_model(tmp_path / "base")
+    write_model(tmp_path / "full" / "checkpoint-300")
     for step in (300, 30, 1000):
-        adapter(tmp_path / "lora-r8" / f"checkpoint-{step}")
-    adapter(tmp_path / "lora-r64")
+        write_adapter(tmp_path / "lora-r8" / f"checkpoint-{step}")
+    write_adapter(tmp_path / "lora-r64")
     for side in ("README.md", "training.json", "analyzer.duckdb", "plot.png", "run.py"):
         (tmp_path / side).write_text("side file")
     (tmp_path / ".cache").mkdir()
-    full(tmp_path / ".cache" / "model")
+    write_model(tmp_path / ".cache" / "model")
     (tmp_path / "base" / "1_Pooling").mkdir()
     (tmp_path / "base" / "1_Pooling" / "config.json").write_text("{}")
     found = discover(tmp_path)
@@ -60,19 +43,21 @@ def test_a_folder_of_everything(tmp_path: Path) -> None:
     assert found.pairs() == [(found.base, tuned) for tuned in found.checkpoints[1:]]
 
 
-def test_one_checkpoint_is_a_collection_of_its_own(tmp_path: Path) -> None:
-    folder = full(tmp_path / "model")
+def test_one_checkpoint_is_a_collection_of_its_own(
+    tmp_path: Path, write_model, write_adapter
+) -> None:
+    folder = write_model(tmp_path / "model")
     for path, name in ((folder, "model"), (folder / "model.safetensors", "model.safetensors")):
         found = discover(path)
         assert names(found) == [name] and found.base is found.checkpoints[0]
-    found = discover(adapter(tmp_path / "style"))
+    found = discover(write_adapter(tmp_path / "style"))
     assert names(found) == ["style"] and found.base is None and found.pairs() == []
 
 
 def test_the_name_of_the_working_directory_is_used_for_a_dot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model
 ) -> None:
-    monkeypatch.chdir(full(tmp_path / "model"))
+    monkeypatch.chdir(write_model(tmp_path / "model"))
     assert names(discover(".")) == ["model"]
 
 
@@ -87,34 +72,36 @@ def test_loose_files_are_checkpoints(tmp_path: Path) -> None:
     assert list(found.trajectories) == [tmp_path.name]
 
 
-def test_a_run_folder_holds_its_result_beside_its_steps(tmp_path: Path) -> None:
-    run = full(tmp_path / "run")
+def test_a_run_folder_holds_its_result_beside_its_steps(tmp_path: Path, write_model) -> None:
+    run = write_model(tmp_path / "run")
     for step in (1, 2):
-        full(run / f"checkpoint-{step}")
+        write_model(run / f"checkpoint-{step}")
     (run / "checkpoint-2" / "trainer_state.json").write_text('{"global_step": 2}')
     found = discover(run)
     assert names(found) == ["run", "checkpoint-1", "checkpoint-2"]
     assert found.base is None  # the run's result is not what the run started from
     assert [c.step for c in found.trajectories["run"]] == [1, 2]
-    found = discover(run, base=full(tmp_path / "elsewhere"))
+    found = discover(run, base=write_model(tmp_path / "elsewhere"))
     assert names(found) == ["elsewhere", "run", "checkpoint-1", "checkpoint-2"]
 
 
-def test_the_trainer_knows_the_step_better_than_the_name(tmp_path: Path) -> None:
-    adapter(tmp_path / "run" / "checkpoint-1")
+def test_the_trainer_knows_the_step_better_than_the_name(tmp_path: Path, write_adapter) -> None:
+    write_adapter(tmp_path / "run" / "checkpoint-1")
     (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").write_text('{"global_step": 77}')
     assert discover(tmp_path).checkpoints[0].step == 77
 
 
-def test_inner_parts_of_a_checkpoint_are_not_checkpoints(tmp_path: Path) -> None:
-    folder = full(tmp_path / "base")
-    full(folder / "2_Dense")
+def test_inner_parts_of_a_checkpoint_are_not_checkpoints(
+    tmp_path: Path, write_model, write_adapter
+) -> None:
+    folder = write_model(tmp_path / "base")
+    write_model(folder / "2_Dense")
     (folder / "original").mkdir()
     torch.save({"w": torch.ones(2, 2)}, folder / "original" / "consolidated.00.pth")
     (folder / "global_step5").mkdir()
     (folder / "global_step5" / "mp_rank_00_model_states.pt").write_bytes(b"x")
-    adapter(folder / "style")
-    full(folder / "tuned")
+    write_adapter(folder / "style")
+    write_model(folder / "tuned")
     found = discover(tmp_path)
     assert names(found) == ["base", "base/style", "base/tuned"] and found.refusals == ()
 
@@ -132,27 +119,27 @@ BASES = {
 
 
 @pytest.mark.parametrize("case", BASES)
-def test_the_base_is_found(case: str, tmp_path: Path) -> None:
+def test_the_base_is_found(case: str, tmp_path: Path, write_model, write_adapter) -> None:
     folders, adapters, want = BASES[case]
     for name in folders:
-        full(tmp_path / name)
+        write_model(tmp_path / name)
     for name in adapters:
-        adapter(tmp_path / name)
+        write_adapter(tmp_path / name)
     base = discover(tmp_path).base
     assert (base.name if base else None) == want
 
 
-def test_the_base_that_fine_tunes_name(tmp_path: Path) -> None:
-    full(tmp_path / "gpt", _name_or_path="org/gpt")
-    full(tmp_path / "tuned", _name_or_path="/home/me/gpt/")
+def test_the_base_that_fine_tunes_name(tmp_path: Path, write_model) -> None:
+    write_model(tmp_path / "gpt", _name_or_path="org/gpt")
+    write_model(tmp_path / "tuned", _name_or_path="/home/me/gpt/")
     base = discover(tmp_path).base
     assert base is not None and base.name == "gpt"
 
 
-def test_the_base_in_a_cache_of_the_hub(tmp_path: Path) -> None:
-    full(tmp_path / "models--org--base-model" / "snapshots" / "0123")
-    full(tmp_path / "models--org--other" / "snapshots" / "4567")
-    adapter(tmp_path / "a")
+def test_the_base_in_a_cache_of_the_hub(tmp_path: Path, write_model, write_adapter) -> None:
+    write_model(tmp_path / "models--org--base-model" / "snapshots" / "0123")
+    write_model(tmp_path / "models--org--other" / "snapshots" / "4567")
+    write_adapter(tmp_path / "a")
     base = discover(tmp_path).base
     assert base is not None and base.name == "models--org--base-model/snapshots/0123"
 
@@ -162,12 +149,12 @@ def test_the_base_in_a_cache_of_the_hub(tmp_path: Path) -> None:
     [(["x", "y"], []), (["a/base", "b/base"], []), (["x", "y"], ["a"])],
 )
 def test_several_possible_bases_are_a_question(
-    folders: list[str], adapters: list[str], tmp_path: Path
+    folders: list[str], adapters: list[str], tmp_path: Path, write_model, write_adapter
 ) -> None:
     for name in folders:
-        full(tmp_path / name)
+        write_model(tmp_path / name)
     for name in adapters:
-        adapter(tmp_path / name, base="unknown/model")
+        write_adapter(tmp_path / name, base="unknown/model")
     with pytest.raises(UsageError, match="--base") as caught:
         discover(tmp_path)
     assert all(name in str(caught.value) for name in folders) and caught.value.exit_code == 2
@@ -175,11 +162,11 @@ def test_several_possible_bases_are_a_question(
     assert base is not None and base.name == folders[1]
 
 
-def test_a_given_base(tmp_path: Path) -> None:
-    full(tmp_path / "in" / "x")
-    full(tmp_path / "in" / "y")
-    adapter(tmp_path / "in" / "a")
-    outside = full(tmp_path / "out" / "x")
+def test_a_given_base(tmp_path: Path, write_model, write_adapter) -> None:
+    write_model(tmp_path / "in" / "x")
+    write_model(tmp_path / "in" / "y")
+    write_adapter(tmp_path / "in" / "a")
+    outside = write_model(tmp_path / "out" / "x")
     found = discover(tmp_path / "in", base=outside)
     assert found.base is not None and found.base.path == outside
     assert len(set(names(found))) == 4
@@ -194,11 +181,11 @@ def test_a_given_base(tmp_path: Path) -> None:
         discover(tmp_path / "in", base=tmp_path / "bad.bin")
 
 
-def test_include_and_exclude(tmp_path: Path) -> None:
-    full(tmp_path / "base")
+def test_include_and_exclude(tmp_path: Path, write_model, write_adapter) -> None:
+    write_model(tmp_path / "base")
     for run in ("lora-a", "lora-b"):
         for step in (1, 2):
-            adapter(tmp_path / run / f"checkpoint-{step}")
+            write_adapter(tmp_path / run / f"checkpoint-{step}")
     (tmp_path / "broken.bin").write_bytes(b"")
     assert names(discover(tmp_path, include=["lora-a"])) == [
         "base", "lora-a/checkpoint-1", "lora-a/checkpoint-2",
@@ -211,9 +198,9 @@ def test_include_and_exclude(tmp_path: Path) -> None:
         discover(tmp_path, include=["lora-c"])
 
 
-def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
-    full(tmp_path / "base")
-    bad = full(tmp_path / "truncated") / "model.safetensors"
+def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(tmp_path: Path, write_model) -> None:
+    write_model(tmp_path / "base")
+    bad = write_model(tmp_path / "truncated") / "model.safetensors"
     bad.write_bytes(bad.read_bytes()[:-4])
     (tmp_path / "quantised.gguf").write_bytes(b"GGUF")
     (tmp_path / "dcp").mkdir()
@@ -227,15 +214,15 @@ def test_what_cannot_be_read_is_refused_and_the_rest_goes_on(tmp_path: Path) -> 
     assert all(r.reason and r.hint for r in refused.values())
 
 
-def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
-    full(tmp_path / "base")
+def test_links_that_lead_nowhere_are_told(tmp_path: Path, write_model, write_adapter) -> None:
+    write_model(tmp_path / "base")
     gone = tmp_path / "gone"
     (tmp_path / "linked.safetensors").symlink_to(gone)
     (tmp_path / "checkpoint-5").symlink_to(gone)
     (tmp_path / "README.md").symlink_to(gone)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "model.safetensors").symlink_to("../blobs/0123")
-    sharded = full(tmp_path / "sharded")
+    sharded = write_model(tmp_path / "sharded")
     shard = "model-00001-of-00001.safetensors"
     (sharded / "model.safetensors").unlink()
     (sharded / shard).symlink_to(gone)
@@ -250,120 +237,15 @@ def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
     for act in (discover, lambda path: discover(tmp_path, base=path)):
         with pytest.raises(WorkbenchError, match=r"a link to .*gone, which does not exist"):
             act(tmp_path / "linked.safetensors")
-    style = adapter(tmp_path / "style")
+    style = write_adapter(tmp_path / "style")
     (style / "adapter_config.json").unlink()
     (style / "adapter_config.json").symlink_to(gone)
     reasons = {r.path.name: r.reason for r in discover(tmp_path).refusals}
     assert reasons["style"] == f"adapter_config.json is {nowhere}"
 
 
-def kohya(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stem = "lora_te_layers_0_q_proj"
-    factors = {f"{stem}.lora_down.weight": torch.ones(1, 3), f"{stem}.alpha": torch.tensor(1.0)}
-    save_file({**factors, f"{stem}.lora_up.weight": torch.ones(3, 1)}, path)
-    return path
-
-
-def test_an_adapter_beside_a_model_is_a_checkpoint_of_its_own(tmp_path: Path) -> None:
-    folder = full(tmp_path / "mymodel")
-    kohya(folder / "my_lora.safetensors")
-    kohya(folder / "loras" / "other.safetensors")
-    adapter(folder)
-    full(tmp_path / "tuned" / "checkpoint-1")
-    full(tmp_path / "other")
-    found = discover(tmp_path)
-    assert found.base is not None and found.base.name == "mymodel"
-    kinds = {c.name: c.kind for c in found.checkpoints}
-    assert kinds == {
-        "mymodel": "base", "mymodel/adapter_model.safetensors": "adapter", "other": "full",
-        "mymodel/loras/other.safetensors": "adapter", "mymodel/my_lora.safetensors": "adapter",
-        "tuned/checkpoint-1": "full",
-    }  # fmt: skip
-    (peft,) = [c for c in found.checkpoints if c.name.endswith("adapter_model.safetensors")]
-    assert peft.config["base_model_name_or_path"] == "org/base-model"
-    assert folder / "adapter_config.json" in peft.files
-    assert all(c.warnings == () for c in found.checkpoints) and found.refusals == ()
-    assert "mymodel/my_lora.safetensors" not in names(discover(tmp_path, exclude=["*/my_lora*"]))
-    assert names(discover(folder)) == [
-        "mymodel", "adapter_model.safetensors", "loras/other.safetensors", "my_lora.safetensors",
-    ]  # fmt: skip
-
-
-def test_steps_of_an_adapter_beside_its_model(tmp_path: Path) -> None:
-    folder = full(tmp_path / "mymodel")
-    for step in (100, 200):
-        kohya(folder / f"step-{step}.safetensors")
-    found = discover(folder)
-    assert found.base is not None and found.base.name == "mymodel"
-    assert [c.step for c in found.trajectories["mymodel"]] == [100, 200]
-
-
-def test_another_base_wins_over_the_model_beside_an_adapter(tmp_path: Path) -> None:
-    adapter(full(tmp_path / "merged"), base="org/start")
-    full(tmp_path / "start")
-    base = discover(tmp_path).base
-    assert base is not None and base.name == "start"
-
-
-def test_an_adapter_beside_a_broken_model_is_still_found(tmp_path: Path) -> None:
-    folder = adapter(full(tmp_path / "m"))
-    (folder / "model.safetensors").write_bytes(b"")
-    kohya(folder / "my_lora.safetensors")
-    found = discover(tmp_path)
-    assert names(found) == ["m/adapter_model.safetensors", "m/my_lora.safetensors"]
-    assert [r.path.name for r in found.refusals] == ["model.safetensors"]
-
-
-def test_a_broken_adapter_beside_a_model_is_refused(tmp_path: Path) -> None:
-    folder = adapter(full(tmp_path / "m"))
-    (folder / "adapter_model.safetensors").write_bytes(b"")
-    found = discover(tmp_path)
-    assert names(found) == ["m"]
-    assert [r.path.name for r in found.refusals] == ["adapter_model.safetensors"]
-
-
-def test_steps_saved_beside_the_last_one_of_an_mlx_adapter(tmp_path: Path) -> None:
-    full(tmp_path / "base")
-    (tmp_path / "mlx").mkdir()
-    stem = "layers.0.q_proj.lora_"
-    for name in ("adapters.safetensors", "0000100_adapters.safetensors"):
-        save_file(
-            {f"{stem}a": torch.ones(3, 1), f"{stem}b": torch.ones(1, 3)}, tmp_path / "mlx" / name
-        )
-    (tmp_path / "mlx" / "adapter_config.json").write_text('{"lora_parameters": {"scale": 3.0}}')
-    found = discover(tmp_path)
-    assert names(found) == ["base", "mlx", "mlx/0000100_adapters.safetensors"]
-    assert all(c.config["lora_parameters"] == {"scale": 3.0} for c in found.checkpoints[1:])
-
-
-def test_weights_that_are_not_read_are_named(tmp_path: Path) -> None:
-    folder = full(tmp_path / "model")
-    weights = {"layers.0.q_proj.weight": torch.ones(3, 3)}
-    torch.save(weights, folder / "pytorch_model.bin")
-    torch.save(weights, folder / "pytorch_model-00001-of-00001.bin")
-    for name in ("tf_model.h5", "flax_model.msgpack", "optimizer.pt", "training_args.bin"):
-        (folder / name).write_bytes(b"\x80")
-    assert discover(tmp_path).checkpoints[0].warnings == ()
-    save_file(weights, folder / "model.fp16.safetensors")
-    (told,) = discover(tmp_path).checkpoints[0].warnings
-    assert told == "also holds model.fp16.safetensors, which is not read: pass it by name"
-    assert discover(tmp_path, exclude=["*.fp16.*"]).checkpoints[0].warnings == ()
-    torch.save(weights, folder / "consolidated.00.pth")
-    (folder / "broken.safetensors").write_bytes(b"")
-    save_file(weights, folder / "model-00001-of-00001.safetensors")
-    (told,) = discover(tmp_path).checkpoints[0].warnings
-    assert told == (
-        "also holds broken.safetensors, model-00001-of-00001.safetensors, model.fp16.safetensors, "
-        "consolidated.00.pth, which are not read: pass them by name"
-    )
-    torch.save(weights, folder / "more.pt")
-    (told,) = discover(tmp_path).checkpoints[0].warnings
-    assert "consolidated.00.pth and 1 more, which" in told
-
-
-def test_a_refused_name_that_is_no_text_is_printable(tmp_path: Path) -> None:
-    full(tmp_path / "base")
+def test_a_refused_name_that_is_no_text_is_printable(tmp_path: Path, write_model) -> None:
+    write_model(tmp_path / "base")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.safetensors")).write_bytes(b"")
     (refusal,) = discover(tmp_path).refusals
     str(refusal.path).encode()
@@ -380,8 +262,8 @@ def test_nothing_to_scan(tmp_path: Path) -> None:
     assert caught.value.exit_code == 5
 
 
-def test_links_and_circles(tmp_path: Path) -> None:
-    store = full(tmp_path / "store" / "base")
+def test_links_and_circles(tmp_path: Path, write_model) -> None:
+    store = write_model(tmp_path / "store" / "base")
     root = tmp_path / "root"
     root.mkdir()
     (root / "linked").symlink_to(store, target_is_directory=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +18,6 @@ from analyzer.store.columns import columns
 Q0 = "model.layers.0.self_attn.q_proj"
 
 
-def rows(store: analyzer.Store, query: str, *parameters: object) -> list[dict[str, object]]:
-    return store.sql(query, list(parameters)).to_pylist()
-
-
 def adapted(root: Path, step: int, module: str = Q0) -> tuple[np.ndarray, np.ndarray]:
     """Base and tuned weight of one module by hand."""
     W0 = load_file(root / "base/model.safetensors")[f"{module}.weight"].astype(np.float64)
@@ -32,7 +26,7 @@ def adapted(root: Path, step: int, module: str = Q0) -> tuple[np.ndarray, np.nda
     return W0, W0 + 2.0 * B @ A
 
 
-def test_rows_agree_with_dense_computations(checkpoints: Path) -> None:
+def test_rows_agree_with_dense_computations(checkpoints: Path, rows) -> None:
     summary = analyzer.scan(checkpoints)
     store = analyzer.connect(summary.db)
     assert summary.problems == ()
@@ -67,7 +61,7 @@ def test_rows_agree_with_dense_computations(checkpoints: Path) -> None:
             np.testing.assert_allclose([r["sigma"] for r in sigma], want, rtol=1e-6)
 
 
-def test_public_functions_and_scan_agree(checkpoints: Path) -> None:
+def test_public_functions_and_scan_agree(checkpoints: Path, rows) -> None:
     store = analyzer.connect(analyzer.scan(checkpoints).db)
     base = analyzer.open_checkpoint(checkpoints / "base").read_matrix(f"{Q0}.weight")
     tuned = analyzer.open_checkpoint(checkpoints / "full").read_matrix(f"{Q0}.weight")
@@ -82,7 +76,7 @@ def test_public_functions_and_scan_agree(checkpoints: Path) -> None:
     assert row["delta_fro"] == pytest.approx(float((tuned - base).double().norm()), rel=1e-9)
 
 
-def test_every_table_is_there_and_every_key_joins(checkpoints: Path) -> None:
+def test_every_table_is_there_and_every_key_joins(checkpoints: Path, rows) -> None:
     store = analyzer.connect(analyzer.scan(checkpoints).db)
     assert set(store.tables()) >= {table.TABLE for table in TABLES} | {"meta"}
     for table in TABLES:
@@ -106,7 +100,7 @@ def test_every_table_is_there_and_every_key_joins(checkpoints: Path) -> None:
     assert weights["n"] == weights["want"]
 
 
-def test_frozen_matrices_have_a_zero_update(checkpoints: Path) -> None:
+def test_frozen_matrices_have_a_zero_update(checkpoints: Path, rows) -> None:
     store = analyzer.connect(analyzer.scan(checkpoints).db)
     (row,) = rows(
         store,
@@ -134,7 +128,7 @@ def test_new_checkpoints_cost_only_themselves(checkpoints: Path, save_lora) -> N
     assert again.n_stored == first.n_computed
 
 
-def test_a_changed_checkpoint_replaces_its_rows(checkpoints: Path) -> None:
+def test_a_changed_checkpoint_replaces_its_rows(checkpoints: Path, rows) -> None:
     store = analyzer.connect(analyzer.scan(checkpoints).db)
     path = checkpoints / "full" / "model.safetensors"
     save_file({name: 2 * tensor for name, tensor in load_file(path).items()}, path)
@@ -149,7 +143,7 @@ def test_a_changed_checkpoint_replaces_its_rows(checkpoints: Path) -> None:
     assert row["ratio"] == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_changed_base_is_compared_again(checkpoints: Path, save_full, base_weights) -> None:
+def test_a_changed_base_is_compared_again(checkpoints: Path, save_full, base_weights, rows) -> None:
     first = analyzer.scan(checkpoints)
     save_full(checkpoints / "base", {name: 3 * w for name, w in base_weights.items()})
     again = analyzer.scan(checkpoints)
@@ -163,7 +157,7 @@ def test_a_changed_base_is_compared_again(checkpoints: Path, save_full, base_wei
     np.testing.assert_allclose([row["ratio"] for row in full], np.full(20, 2 / 3), rtol=0.01)
 
 
-def test_other_options_replace_only_what_depends_on_them(checkpoints: Path) -> None:
+def test_other_options_replace_only_what_depends_on_them(checkpoints: Path, rows) -> None:
     first = analyzer.scan(checkpoints)
     again = analyzer.scan(checkpoints, options=analyzer.Options(k=3))
     assert 0 < again.n_computed < first.n_computed
@@ -191,7 +185,7 @@ def test_one_analysis_alone(checkpoints: Path) -> None:
         analyzer.scan(checkpoints, analyses=["nonsense"])
 
 
-def test_scan_and_welore_agree(checkpoints: Path) -> None:
+def test_scan_and_welore_agree(checkpoints: Path, rows) -> None:
     store = analyzer.connect(analyzer.scan(checkpoints).db)
     per_checkpoint = rows(
         store,
@@ -204,68 +198,6 @@ def test_scan_and_welore_agree(checkpoints: Path) -> None:
         assert row["n"] == 10
         assert row["err"] == pytest.approx(row["pruned"] / row["total"])  # type: ignore[operator]
         assert row["err"] >= 0.5  # type: ignore[operator]
-
-
-def test_without_a_base_an_adapters_update_is_analysed_alone(tmp_path: Path, save_lora) -> None:
-    folder = save_lora(tmp_path / "only", scale=0.1)
-    summary = analyzer.scan(tmp_path)
-    assert "no base" in summary.not_run["intruders"] and not summary.problems
-    store = analyzer.connect(summary.db)
-    factors = load_file(folder / "adapter_model.safetensors")
-    A, B = (factors[f"base_model.model.{Q0}.lora_{x}.weight"].astype(float) for x in "AB")
-    sigma = rows(
-        store,
-        "SELECT m.rows, m.cols, kind, sigma FROM spectrum JOIN matrix m USING (matrix_id)"
-        " WHERE name = ? ORDER BY k",
-        f"{Q0}.weight",
-    )
-    want = np.linalg.svd(2.0 * B @ A, compute_uv=False)[:2]
-    np.testing.assert_allclose([r["sigma"] for r in sigma], want, rtol=1e-12)
-    assert {(r["rows"], r["cols"], r["kind"]) for r in sigma} == {(*(B @ A).shape, "delta")}
-
-
-def test_changes_that_depend_on_an_absent_base_are_refused_in_one_line(
-    tmp_path: Path, save_lora
-) -> None:
-    config = save_lora(tmp_path / "only") / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"init_lora_weights": "pissa"}))
-    summary = analyzer.scan(tmp_path)
-    (problem,) = summary.problems
-    assert problem.startswith("only: ") and problem.endswith("(and 9 more matrices alike)")
-    assert "give --base" in problem
-
-
-def test_a_moved_folder_keeps_its_results(checkpoints: Path) -> None:
-    first = analyzer.scan(checkpoints)
-    moved = checkpoints.rename(checkpoints.with_name("moved"))
-    second = analyzer.scan(moved)
-    assert second.n_computed == 0 and second.n_stored == first.n_computed
-    paths = rows(analyzer.connect(second.db), "SELECT path FROM checkpoint")
-    assert all(Path(str(row["path"])).exists() for row in paths) and len(paths) == 4
-
-
-def test_a_folder_whose_name_is_no_utf8(checkpoints: Path) -> None:
-    name = os.fsdecode(b"run-\xff")
-    shutil.move(checkpoints / "full", checkpoints / name)
-    first, again = analyzer.scan(checkpoints), analyzer.scan(checkpoints)
-    assert not first.problems and first.n_computed > 0
-    assert again.n_computed == 0 and not again.warnings
-    (row,) = rows(analyzer.connect(first.db), "SELECT path FROM checkpoint WHERE kind = 'full'")
-    assert str(row["path"]).endswith("run-\\xff")
-
-
-def test_a_copy_is_no_move(checkpoints: Path) -> None:
-    analyzer.scan(checkpoints)
-    shutil.copytree(checkpoints / "full", checkpoints / "again")  # same sizes and times
-    store = analyzer.connect(analyzer.scan(checkpoints).db)
-    assert len(rows(store, "SELECT DISTINCT checkpoint_id FROM checkpoint")) == 5
-
-
-def test_checkpoints_that_are_gone_are_named(checkpoints: Path) -> None:
-    analyzer.scan(checkpoints)
-    shutil.rmtree(checkpoints / "full")
-    (warning,) = analyzer.scan(checkpoints).warnings
-    assert warning.startswith("full: no longer")
 
 
 def test_configuration_is_stored(checkpoints: Path) -> None:
@@ -290,7 +222,9 @@ def test_an_update_as_large_as_its_base_is_questioned(checkpoints: Path, save_lo
     assert warning.startswith("stranger: the update is")
 
 
-def test_a_crash_keeps_earlier_results(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_keeps_earlier_results(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, rows
+) -> None:
     from analyzer.scanning import compute
 
     store = analyzer.connect(analyzer.scan(checkpoints).db)
@@ -317,12 +251,11 @@ def test_options_are_checked() -> None:
 
 
 def info(store: analyzer.Store, checkpoint: str, name: str, kind: str) -> dict[str, object]:
-    (row,) = rows(
-        store,
+    (row,) = store.sql(
         """SELECT s.* FROM spectrum_info s JOIN matrix m USING (matrix_id)
         JOIN checkpoint c USING (checkpoint_id) WHERE c.name = ? AND m.name = ? AND s.kind = ?""",
-        checkpoint, name, kind,
-    )  # fmt: skip
+        [checkpoint, name, kind],
+    ).to_pylist()
     return row
 
 
@@ -365,7 +298,7 @@ def test_a_bad_base_is_named_and_not_its_fine_tune(checkpoints: Path) -> None:
 
 
 def test_an_adapter_of_few_matrices_shares_the_whole_models_threshold(
-    tmp_path: Path, save_full, save_lora, base_weights
+    tmp_path: Path, save_full, save_lora, base_weights, rows
 ) -> None:
     save_full(tmp_path / "base", base_weights)
     path = save_lora(tmp_path / "lora", scale=0.0) / "adapter_model.safetensors"
@@ -384,7 +317,7 @@ def test_an_adapter_of_few_matrices_shares_the_whole_models_threshold(
 
 
 def test_the_same_folder_from_another_directory(
-    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, rows
 ) -> None:
     first = analyzer.scan(checkpoints)
     monkeypatch.chdir(checkpoints)
@@ -404,7 +337,7 @@ def test_a_base_is_given_by_its_printed_name(checkpoints: Path) -> None:
     assert summary.not_run == {}
 
 
-def test_a_grown_vocabulary_still_has_a_spectrum(checkpoints: Path) -> None:
+def test_a_grown_vocabulary_still_has_a_spectrum(checkpoints: Path, rows) -> None:
     path = checkpoints / "full" / "model.safetensors"
     tensors = load_file(path)
     head = tensors["lm_head.weight"]
