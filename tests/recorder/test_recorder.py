@@ -54,6 +54,14 @@ def test_training_is_the_same_bit_by_bit(
         assert all(torch.equal(states[i][key], states_2[i][key]) for key in states[i])
 
 
+def one_pass_energy(G: np.ndarray, rank: int, seed: int) -> float:
+    """‖QᵀG‖_F² of Q = orth(G GᵀΩ), Ω Gaussian (d, rank)."""
+    A = G if G.shape[0] <= G.shape[1] else G.T
+    start = np.random.default_rng(seed).standard_normal((A.shape[0], rank))
+    Q = np.linalg.qr(A @ (A.T @ start))[0]
+    return float(np.sum((Q.T @ A) ** 2))
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("clip", [False, True])
 def test_numbers_are_those_of_the_gradient_the_optimizer_got(
@@ -82,11 +90,10 @@ def test_numbers_are_those_of_the_gradient_the_optimizer_got(
             assert entry.side == ("left" if G.shape[0] <= G.shape[1] else "right")
             assert entry.n_tokens == accumulate * TOKENS
             assert entry.fro == pytest.approx(np.linalg.norm(G), rel=1e-6)
-            # σ² ≤ s² ≤ σ² + ε, and most of what six directions can hold is found, by one pass over
-            # another minibatch's noise, whose values lie close together
+            # σ² ≤ s² ≤ σ² + ε, and as much is found as by one pass from a random start
             assert (found.sigma**2 <= s[:6] ** 2 * (1 + 1e-5)).all()
             assert (s[:6] ** 2 <= found.sigma**2 + entry.epsilon).all()
-            assert np.sum(found.sigma**2) >= 0.7 * np.sum(s[:6] ** 2)
+            assert np.sum(found.sigma**2) >= min(one_pass_energy(G, 6, seed) for seed in range(20))
             basis = found.basis.astype(float)
             assert np.allclose(basis.T @ basis, np.eye(6), atol=1e-5)
             inside = basis.T @ G if entry.side == "left" else G @ basis
