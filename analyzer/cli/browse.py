@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from analyzer.cli.tables import (
+    ALONE_NOTE,
     PAIR_NOTE,
     UPDATE_NOTE,
     WEIGHT_NOTE,
+    alone_rows,
     checkpoint_rows,
     for_people,
     has_updates,
@@ -51,7 +53,9 @@ def show(name: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
 
     store = connect(db)
     checkpoint = resolve(store, name)
-    if checkpoint["kind"] == "base" or not has_updates(store, checkpoint):
+    if checkpoint["kind"] == "adapter" and checkpoint["base_checkpoint_id"] is None:
+        rows, note = alone_rows(store, checkpoint), ALONE_NOTE
+    elif checkpoint["kind"] == "base" or not has_updates(store, checkpoint):
         rows, note = weight_rows(store, checkpoint), WEIGHT_NOTE
     else:
         rows = layer_rows(store, checkpoint)

@@ -30,6 +30,7 @@ HEADINGS = {
     "n_intruders_right": "right",
     "min_maxcos": "min |cos|",
     "delta_fro_ratio": "‖ΔW‖/‖W‖",
+    "delta_fro": "‖ΔW‖",
     "delta_spectral_norm": "‖ΔW‖₂",
     "theta_star": "θ*",
     "critical_multiplier": "×critical",

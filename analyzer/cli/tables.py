@@ -21,9 +21,17 @@ UPDATE_NOTE = (
     "has an intruder."
 )
 MOST_NAMES = 12  # in a message about a name that is not there
+ALONE_NOTE = (
+    "The updates alone: what they mean to the weights needs the base (`analyzer scan --base`). "
+    "rank: singular values of ΔW above rounding."
+)
 NEAR = 1.5  # a critical multiplier below this is worth a word
 PAIR_NOTE = "Both checkpoints' own numbers side by side; neither was scanned as the other's base."
 TUNED_WORDS = {"zero_delta": "equal to the base", "new_module": "new, not in the base"}
+ALONE_WORDS = {
+    "ok": "", "zero_delta": "the update is zero", "new_module": "a whole weight, not an update",
+    "no_base": "depends on the base",
+}  # fmt: skip
 PHASE_WORDS = {
     "random_like": "random noise, no tail",
     "bulk_spikes": "noise and spikes, no tail",
@@ -82,6 +90,24 @@ def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]
         [checkpoint["checkpoint_id"]],
     ).to_pylist()
     return [row | {"verdict": intruder_verdict(row)} for row in rows]
+
+
+def alone_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per layer and role of an adapter without a base: the spectrum of ΔW."""
+    rows = store.sql(
+        """
+        SELECT m.name, stack, layer, role, expert,
+               CASE WHEN m.rows > 0 THEN m.rows || '×' || m.cols END AS shape,
+               s.fro_norm AS delta_fro, s.spectral_norm AS delta_spectral_norm, s.stable_rank,
+               s.effective_rank AS delta_effective_rank, s.numerical_rank, m.status
+        FROM matrix m
+        LEFT JOIN spectrum_info s ON s.matrix_id = m.matrix_id AND s.kind = 'delta'
+        WHERE m.checkpoint_id = ?
+        ORDER BY stack NULLS FIRST, layer NULLS FIRST, role, expert, m.name
+        """,
+        [checkpoint["checkpoint_id"]],
+    ).to_pylist()
+    return [row | {"verdict": ALONE_WORDS.get(row["status"], row["status"])} for row in rows]
 
 
 def update_summary(store: Store, checkpoint: dict[str, Any]) -> str:

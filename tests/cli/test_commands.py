@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import load_file
 
 import analyzer
 from analyzer.cli import cli
@@ -109,6 +111,20 @@ def test_ls_show_compare(db: Path) -> None:
     missing = run("show", "nobody", "--db", db)
     assert missing.returncode == 2
     assert "no checkpoint named nobody" in missing.stderr
+
+
+def test_an_adapter_without_a_base_shows_its_update(tmp_path: Path, save_lora) -> None:
+    folder = save_lora(tmp_path / "only", scale=0.1)
+    db = analyzer.scan(tmp_path).db
+    rows = json.loads(run("show", "only", "--db", db, "--json").stdout)["rows"]
+    factors = load_file(folder / "adapter_model.safetensors")
+    for row in rows:
+        stem = f"base_model.model.{row['name'].removesuffix('.weight')}.lora_"
+        B, A = (factors[f"{stem}{x}.weight"].astype(float) for x in "BA")
+        assert row["delta_fro"] == pytest.approx(2.0 * np.linalg.norm(B @ A), rel=1e-10)
+        assert (row["numerical_rank"], row["verdict"]) == (2, "")
+    text = run("show", "only", "--db", db).stdout
+    assert "needs the base" in text and "undecided" not in text
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest(db: Path) -> None:
