@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -138,18 +139,22 @@ def age(
     if not bases:
         return []
     P = torch.cat([basis.to(G) for basis in bases.values()], dim=1)
-    inside = project(G, side, P)
-    energies = inside.double().square_().sum(1).cpu()
-    shared = (found.basis.T @ P).double().square_().sum(0).cpu()
     widths = [basis.shape[1] for basis in bases.values()]
+    starts = np.cumsum([0, *widths[:-1]])
+    inside = project(G, side, P).double().square_().sum(1).cpu().numpy()
+    shared = (found.basis.T @ P).double().square_().sum(0).cpu().numpy()
     return [
         Staleness(
             lag_steps=lag,
-            captured=min(float(energy.sum()) / found.fro**2, 1.0),
-            overlap=min(float(both.sum()) / min(width, found.sigma.size), 1.0),
+            captured=min(float(energy) / found.fro**2, 1.0),
+            overlap=min(float(both) / min(width, found.sigma.size), 1.0),
         )
         for lag, width, energy, both in zip(
-            bases, widths, energies.split(widths), shared.split(widths), strict=True
+            bases,
+            widths,
+            np.add.reduceat(inside, starts),
+            np.add.reduceat(shared, starts),
+            strict=True,
         )
     ]
 

@@ -58,7 +58,7 @@ def count_sketch(G: torch.Tensor, width: int = 1024, seed: int = 0) -> torch.Ten
         mode="sum",
         per_sample_weights=hashed.signs,
     )
-    return sums.view(-1)[hashed.fold] @ hashed.fold_signs
+    return sums.take(hashed.fold) @ hashed.fold_signs
 
 
 def sketch_cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
