@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from analyzer.scanning.registry import Entry, Problem, is_gone
+from analyzer.scanning.drafts import Entry, Problem, is_gone
 from analyzer.store.connection import reader
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analyzer.checkpoints.names import is_block_linear
+from analyzer.scanning.drafts import Entry
 from analyzer.scanning.options import Options
-from analyzer.scanning.registry import Entry
 
 # No linear map between features, hence nothing an update's singular vectors could intrude on.
 _NEVER_JUDGED = frozenset({"embed", "unembed", "norm", "router"})

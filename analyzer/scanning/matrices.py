@@ -15,7 +15,7 @@ from analyzer.analyses.judging import thresholds
 from analyzer.analyses.parameters import Side
 from analyzer.checkpoints.adapters import LowRankDelta, target_update
 from analyzer.errors import AdapterError, ShapeMismatch, WorkbenchError
-from analyzer.scanning.registry import Entry
+from analyzer.scanning.drafts import Entry
 from analyzer.spectral import (
     Backend,
     BaseSVD,

@@ -16,11 +16,12 @@ import duckdb
 from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
+from analyzer.scanning.drafts import Problem, read_drafts
 from analyzer.scanning.findings import findings
 from analyzer.scanning.jobs import Plan, make_plan
 from analyzer.scanning.options import ANALYSES, Options
 from analyzer.scanning.pool import Progress, run_jobs
-from analyzer.scanning.registry import Problem, read_drafts, register
+from analyzer.scanning.registry import register
 from analyzer.scanning.saving import batches, event, now, write_batch
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from analyzer.analyses.tables import TABLES_OF
-from analyzer.scanning.registry import Problem
+from analyzer.scanning.drafts import Problem
 from analyzer.store.connection import writer
 from analyzer.store.schema import EventRow
 from analyzer.store.writing import insert

@@ -68,7 +68,7 @@ PARTS = {
     ),
     "discovery and headers": (
         "analyzer.checkpoints.discover:discover",
-        "analyzer.scanning.registry:read_drafts",
+        "analyzer.scanning.drafts:read_drafts",
     ),
     "store": (
         "analyzer.store.connection:create",
