@@ -160,3 +160,11 @@ def test_no_energy_has_no_rank():
     for energy in (0.0, 1.1, np.nan):
         with pytest.raises(ValueError, match=r"\(0, 1\]"):
             rank_at_energy([1.0], energy)
+
+
+def test_summary_of_a_worked_spectrum() -> None:
+    found = summarise([4.0, 2.0, 1.0])
+    assert found.stable_rank == pytest.approx(21 / 16)
+    assert found.participation_ratio == pytest.approx(21**2 / 273)
+    # exp of the entropy of (4/7, 2/7, 1/7)
+    assert found.effective_rank == pytest.approx(2.60049001, abs=5e-9)
