@@ -21,6 +21,7 @@ Method = Literal["spearman", "pearson"]
 
 _BLOCK = 1 << 16  # columns converted to float64 at a time
 _FEWEST_PAIRS = 4
+_ROUNDING = 1e-12  # relative spread below which numbers count as equal
 _ENUMERATED = 8  # 8! = 40320 permutations
 
 
@@ -123,7 +124,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, method: Method = "spearman") ->
     a, b = a[complete], b[complete]
     if a.size < _FEWEST_PAIRS:
         return Correlation(None, None, a.size, "too_few_pairs")
-    if np.all(a == a[0]) or np.all(b == b[0]):
+    if _is_constant(a) or _is_constant(b):
         return Correlation(None, None, a.size, "constant")
     if method == "pearson":
         # Correlation is scale-free, squares of 1e-200 are not.
@@ -151,6 +152,11 @@ def within_groups(
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     return {group: rank_correlation(a[at], b[at], method) for group, at in members.items()}
+
+
+def _is_constant(x: Array) -> bool:
+    """Up to rounding, which has an order of its own that means nothing."""
+    return bool(np.ptp(x) <= _ROUNDING * np.max(np.abs(x)))
 
 
 def _mean(values: Array) -> float | None:

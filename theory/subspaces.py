@@ -63,6 +63,26 @@ def principal_angles(U: ArrayLike, V: ArrayLike) -> Array:
     return np.where(small, np.arcsin(np.minimum(sines, 1.0)), np.arccos(np.minimum(cosines, 1.0)))
 
 
+def pairwise(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
+    """φ and θ_max, both (T, T), of every pair of T bases (d, r) with the same d and r.
+
+    As `overlap` and `principal_angles` give them, with one QR factorisation a basis.
+    Raises ValueError like `overlap`.
+    """
+    stack = np.array([_orthonormal(basis) for basis in bases])  # (T, d, r)
+    count, d, r = stack.shape
+    flat = stack.transpose(1, 0, 2).reshape(d, count * r)
+    inner = (flat.T @ flat).reshape(count, r, count, r).transpose(0, 2, 1, 3)  # (T, T, r, r)
+    phi = np.minimum(np.sum(inner**2, axis=(2, 3)) / r, 1.0)
+    smallest = np.linalg.svd(inner, compute_uv=False)[..., -1]
+    theta = np.arccos(np.clip(smallest, -1.0, 1.0))
+    for a, b in zip(*np.nonzero(np.triu(smallest**2 >= 0.5)), strict=True):
+        # The cosine has lost small angles; the sine has not.
+        sine = np.linalg.norm(stack[b] - stack[a] @ inner[a, b], 2)
+        theta[a, b] = theta[b, a] = np.arcsin(min(float(sine), 1.0))
+    return phi, theta
+
+
 def chordal_distance(angles: ArrayLike) -> float:
     """√Σ sin²θ, equal to ‖UUᵀ - VVᵀ‖_F/√2 for p = q."""
     return float(np.linalg.norm(np.sin(np.asarray(angles, dtype=np.float64))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from analyzer.analyses.gradient_sources import KINDS
+from analyzer.analyses.rows_emergence import EMERGENCE_TABLES, RUN_TABLES
 from analyzer.analyses.rows_intruders import IntruderRow, IntruderVectorRow
 from analyzer.analyses.rows_tails import TailNullRow, TailRow
 from analyzer.analyses.rows_welore import WeloreRow
@@ -12,7 +14,11 @@ from analyzer.store.schema import CORE_TABLES, SpectrumInfoRow, SpectrumRow
 TABLES_OF: dict[str, tuple[type[Row], ...]] = {
     "tails": (SpectrumRow, SpectrumInfoRow, TailRow, WeloreRow),
     "intruders": (IntruderRow, IntruderVectorRow),
+    "emergence": (SpectrumRow, SpectrumInfoRow, *EMERGENCE_TABLES),
 }
+# Tables that several analyses fill, and which kinds of spectra belong to each of them.
+SHARED_TABLES = (SpectrumRow, SpectrumInfoRow)
+KINDS_OF = {"tails": ("weight", "delta"), "emergence": KINDS}
 TABLES: tuple[type[Row], ...] = (
     *CORE_TABLES,
     TailRow,
@@ -20,4 +26,6 @@ TABLES: tuple[type[Row], ...] = (
     WeloreRow,
     IntruderRow,
     IntruderVectorRow,
+    *EMERGENCE_TABLES,
+    *RUN_TABLES,
 )

@@ -106,10 +106,7 @@ class Checkpoint:
         info = self._matrix(matrix) if isinstance(matrix, str) else matrix
         if info.status == "quantised_unknown":
             raise QuantUnknown(info.detail or info.status, path=self.path, tensor=info.name)
-        tensor = self.read(info.tensor)
-        tensor = tensor.flatten(1) if info.index is None else tensor[info.index]
-        if info.transposed:
-            tensor = tensor.T
+        tensor = info.select(self.read(info.tensor))
         if dtype == "exact":
             dtype = torch.float32 if _EXACT_IN_FLOAT32.match(info.dtype) else torch.float64
         return tensor if dtype is None else tensor.to(dtype)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from analyzer.checkpoints.names import describe
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,8 @@ class MatrixInfo:
     shape: tuple[int, ...]
     status: str = "ok"
     detail: str | None = None
+
+    def select(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The matrix (rows, cols) within a tensor of the stored shape; a view where possible."""
+        matrix = tensor.flatten(1) if self.index is None else tensor[self.index]
+        return matrix.T if self.transposed else matrix

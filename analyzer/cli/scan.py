@@ -28,7 +28,7 @@ MOST_MESSAGES = 12
     "--base", type=click.Path(path_type=Path), help="Checkpoint the others were tuned from."
 )
 @click.option("--db", type=click.Path(path_type=Path), help="Store [PATH/analyzer.duckdb].")
-@click.option("--analyses", help="Comma-separated: tails, intruders [all that apply].")
+@click.option("--analyses", help="Comma-separated: tails, intruders, emergence [all that apply].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Parallel matrices [number of cores].")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only checkpoints that match.")
@@ -40,6 +40,9 @@ MOST_MESSAGES = 12
     default=0.5,
     show_default=True,
     help="A vector is an intruder when no base vector has |cosine| ≥ epsilon with it.",
+)
+@click.option(
+    "--rank", type=click.IntRange(1), default=8, show_default=True, help="Of gradient subspaces."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random draw.")
 @click.option("--full", is_flag=True, help="Goodness of fit and intervals from 2500 samples each.")
@@ -67,6 +70,7 @@ def run_scan(
     exclude: tuple[str, ...] = (),
     k: int = 10,
     epsilon: float = 0.5,
+    rank: int = 8,
     seed: int = 0,
     full: bool = False,
     force: bool = False,
@@ -85,7 +89,7 @@ def run_scan(
             analyses=[a.strip() for a in analyses.split(",")] if analyses is not None else None,
             device=device,
             workers=workers,
-            options=Options(k=k, epsilon=epsilon, full=full, seed=seed),
+            options=Options(k=k, epsilon=epsilon, full=full, seed=seed, rank=rank),
             include=include,
             exclude=exclude,
             force=force,

@@ -1,4 +1,4 @@
-"""One base matrix and all its tuned counterparts → rows.
+"""A job → rows: one base matrix and all its tuned counterparts, or one matrix along a run.
 
 Matrix-major: the base matrix is read and decomposed once, every counterpart is scored against
 it, then it is dropped.
@@ -13,6 +13,7 @@ from analyzer.analyses.judging import intruder_rows
 from analyzer.analyses.spectra import noise_floor, spectrum_info
 from analyzer.analyses.tails import tail_row
 from analyzer.errors import WorkbenchError
+from analyzer.scanning.emergence import trajectory_rows
 from analyzer.scanning.jobs import Job, Unit
 from analyzer.scanning.matrices import (
     BaseMatrix,
@@ -24,6 +25,7 @@ from analyzer.scanning.matrices import (
 )
 from analyzer.scanning.nulls import Nulls
 from analyzer.scanning.options import Options
+from analyzer.scanning.trajectories import TrajectoryJob, TrajectoryUnit
 from analyzer.spectral import Backend, LowRankUpdate, Spectrum, svdvals
 from analyzer.store.columns import Row
 from analyzer.store.schema import DoneRow
@@ -43,7 +45,7 @@ class Tools:
 class Outcome:
     """Rows of one finished unit, or `status` and `detail` of why there are none."""
 
-    unit: Unit
+    unit: Unit | TrajectoryUnit
     rows: tuple[Row | SpectrumValues, ...]
     status: str
     detail: str | None
@@ -53,15 +55,16 @@ class Outcome:
         return self.status not in ("ok", "zero_delta")
 
 
-def finish_job(job: Job, tools: Tools) -> tuple[list[Outcome], Nulls]:
+def finish_job(job: Job | TrajectoryJob, tools: Tools) -> tuple[list[Outcome], Nulls]:
     """Every unit of a job, and the nulls: a worker process draws on a copy of its own.
 
     A matrix that fails becomes an outcome with a status.
     """
-    return list(_outcomes(job, tools)), tools.nulls
+    found = _followed(job, tools) if isinstance(job, TrajectoryJob) else _outcomes(job, tools)
+    return list(found), tools.nulls
 
 
-def crashed(unit: Unit) -> Outcome:
+def crashed(unit: Unit | TrajectoryUnit) -> Outcome:
     """A unit whose job killed its process; not marked as done, so that the next scan tries."""
     return Outcome(unit, (), "crashed", f"{unit.entry.row.name}: its process was killed")
 
@@ -78,11 +81,26 @@ def _outcomes(job: Job, tools: Tools) -> Iterator[Outcome]:
             error.tensor = error.tensor or unit.entry.row.name
             yield Outcome(unit, (*_alone(unit, tools), *_done(unit)), error.status, str(error))
         except Exception as error:
-            # One matrix must not end the scan of the others; unlike a bad matrix, a failing
-            # machine may do better next time, so the unit is not marked as done.
-            status = "unreadable" if isinstance(error, OSError) else "crashed"
-            detail = f"{unit.entry.row.name}: {type(error).__name__}: {error}"
-            yield Outcome(unit, (), status, detail)
+            yield _fallen(unit, error)
+
+
+def _followed(job: TrajectoryJob, tools: Tools) -> Iterator[Outcome]:
+    for unit in job.units:
+        try:
+            rows = tuple(trajectory_rows(unit, tools.options.rank, tools.backend))
+            yield Outcome(unit, (*rows, *_done(unit)), "ok", None)
+        except WorkbenchError as error:
+            error.tensor = error.tensor or unit.entry.row.name
+            yield Outcome(unit, (), error.status, str(error))
+        except Exception as error:
+            yield _fallen(unit, error)
+
+
+def _fallen(unit: Unit | TrajectoryUnit, error: Exception) -> Outcome:
+    """One matrix must not end the scan of the others; unlike a bad matrix, a failing machine may do
+    better next time, so the unit is not marked as done."""
+    status = "unreadable" if isinstance(error, OSError) else "crashed"
+    return Outcome(unit, (), status, f"{unit.entry.row.name}: {type(error).__name__}: {error}")
 
 
 def _alone(unit: Unit, tools: Tools) -> tuple[Row | SpectrumValues, ...]:
@@ -97,7 +115,7 @@ def _alone(unit: Unit, tools: Tools) -> tuple[Row | SpectrumValues, ...]:
         return ()
 
 
-def _done(unit: Unit) -> tuple[DoneRow, ...]:
+def _done(unit: Unit | TrajectoryUnit) -> tuple[DoneRow, ...]:
     number = unit.entry.matrix_id
     return tuple(DoneRow(number, name, params) for name, params in unit.params.items())
 

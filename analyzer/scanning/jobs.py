@@ -21,6 +21,11 @@ class Unit:
     entry: Entry
     params: dict[str, str]  # analysis → parameters
 
+    @property
+    def matrix_ids(self) -> tuple[int, ...]:
+        """The matrices that rows of this unit may belong to."""
+        return (self.entry.matrix_id,)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -59,7 +64,8 @@ def make_plan(
         wanted = {
             name: options.params(name, sha)
             for name in analyses
-            if name == "tails" or (base is not None and _is_judged(entry, in_blocks))
+            if name == "tails"
+            or (name == "intruders" and base is not None and is_judged(entry, in_blocks))
         }
         left = {n: p for n, p in wanted.items() if (entry.matrix_id, n, p) not in done}
         stored += len(wanted) - len(left)
@@ -77,7 +83,7 @@ def _job(anchor: Entry, units: list[Unit]) -> Job:
     return Job(anchor if is_base else None, tuple(units), 1.0 + long * short**2 * len(units))
 
 
-def _is_judged(entry: Entry, in_blocks: bool) -> bool:
+def is_judged(entry: Entry, in_blocks: bool) -> bool:
     """Linear maps inside blocks; all but embeddings and heads where no name tells of blocks."""
     if is_block_linear(entry.row.role):
         return True

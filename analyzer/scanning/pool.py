@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING
 
 from analyzer.scanning.jobs import Job
 from analyzer.scanning.options import Options
+from analyzer.scanning.trajectories import TrajectoryJob
 
 if TYPE_CHECKING:
     from analyzer.scanning.compute import Outcome, Tools
     from analyzer.scanning.nulls import Nulls
+
+AnyJob = Job | TrajectoryJob
 
 # Flops, roughly, from which on starting processes pays; each imports torch, about 2 s.
 LARGE_SCAN = 5e9
@@ -37,7 +40,7 @@ class Progress:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[AnyJob],
     options: Options,
     nulls: Nulls,
     device: str,
@@ -70,13 +73,13 @@ def run_jobs(
 
 
 def _run(
-    jobs: Sequence[Job], tools: Tools, workers: int, spread: bool
-) -> Iterator[tuple[Job, list[Outcome]]]:
+    jobs: Sequence[AnyJob], tools: Tools, workers: int, spread: bool
+) -> Iterator[tuple[AnyJob, list[Outcome]]]:
     """Jobs and their outcomes as they finish, at most one job a worker waiting."""
     from analyzer.scanning.compute import finish_job
 
     queue = iter(list(jobs))
-    running: dict[Future[tuple[list[Outcome], Nulls]], Job] = {}
+    running: dict[Future[tuple[list[Outcome], Nulls]], AnyJob] = {}
     with _one_thread_each(), _pool(workers, spread) as pool:
         while True:
             while len(running) < 2 * workers and (job := next(queue, None)) is not None:

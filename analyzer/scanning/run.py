@@ -18,11 +18,13 @@ from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
 from analyzer.scanning.drafts import Problem, read_drafts
 from analyzer.scanning.findings import findings
-from analyzer.scanning.jobs import Plan, make_plan
+from analyzer.scanning.jobs import make_plan
 from analyzer.scanning.options import ANALYSES, Options
-from analyzer.scanning.pool import Progress, run_jobs
+from analyzer.scanning.pool import AnyJob, Progress, run_jobs
 from analyzer.scanning.registry import register
+from analyzer.scanning.run_summaries import pending_runs, write_runs
 from analyzer.scanning.saving import batches, event, now, write_batch
+from analyzer.scanning.trajectories import plan_trajectories
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
 from analyzer.store.schema import ScanRow
@@ -84,16 +86,25 @@ def scan(
     fresh = any(draft.hashes is not None or draft.moved_from is not None for draft in drafts)
     with (writer if fresh else reader)(db) as connection:
         entries = register(connection, drafts, collection.base)
-        plan = make_plan(entries, chosen, options, set() if force else _done(connection))
-        pending = pending_welore(connection)
+        done = set() if force else _done(connection)
+        pending = bool(pending_welore(connection) or pending_runs(connection))
+    plan = make_plan(entries, chosen, options, done)
+    jobs: tuple[AnyJob, ...] = plan.jobs
+    n_stored, runs = plan.n_stored, ()
+    if "emergence" in chosen:
+        followed = plan_trajectories(collection, entries, options, done)
+        jobs += followed.jobs
+        n_stored += followed.n_stored
+        problems += followed.problems
+        runs = followed.runs
     scan_id = None
-    if fresh or plan.jobs or pending:
+    if fresh or jobs or pending:
         with writer(db) as connection:
             scan_id = _open_scan(connection, options, chosen, device)
             insert(connection, [event(scan_id, problem) for problem in problems])
     computed, failed = 0, []
     if scan_id is not None:
-        computed, failed = _run(db, scan_id, plan, options, device, workers, report, bool(problems))
+        computed, failed = _run(db, scan_id, jobs, options, device, workers, report, bool(problems))
     errors, warnings = findings(db, entries, problems, failed)
     return ScanSummary(
         db=db,
@@ -101,10 +112,10 @@ def scan(
         n_checkpoints=len(drafts),
         n_matrices=len(entries),
         n_computed=computed,
-        n_stored=plan.n_stored,
+        n_stored=n_stored,
         problems=errors,
         warnings=warnings,
-        not_run=_not_run(chosen, collection),
+        not_run=_not_run(chosen, collection, runs),
         seconds=time.monotonic() - started,
     )
 
@@ -112,7 +123,7 @@ def scan(
 def _run(
     db: Path,
     scan_id: int,
-    plan: Plan,
+    jobs: Sequence[AnyJob],
     options: Options,
     device: str,
     workers: int | None,
@@ -128,12 +139,13 @@ def _run(
     computed, failed = 0, []
     status = "interrupted"
     try:
-        for batch in batches(run_jobs(plan.jobs, options, nulls, device, workers, report)):
+        for batch in batches(run_jobs(jobs, options, nulls, device, workers, report)):
             failed += write_batch(db, scan_id, batch, nulls)
             computed += sum(len(o.unit.params) for o in batch if not o.failed)
         with writer(db) as connection:
             for checkpoint_id in pending_welore(connection):
                 write_welore(connection, checkpoint_id)
+            write_runs(connection)
         status = "partial" if partial or failed else "ok"
     finally:
         with writer(db) as connection:
@@ -154,14 +166,20 @@ def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _not_run(chosen: Sequence[str], collection: Collection) -> dict[str, str]:
-    if "intruders" not in chosen or collection.pairs():
-        return {}
-    return {
-        "intruders": "no base model to compare with; give --base"
-        if collection.base is None
-        else "nothing was tuned from the base"
-    }
+def _not_run(chosen: Sequence[str], collection: Collection, runs: Sequence[str]) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    if "intruders" in chosen and not collection.pairs():
+        reasons["intruders"] = (
+            "no base model to compare with; give --base"
+            if collection.base is None
+            else "nothing was tuned from the base"
+        )
+    if "emergence" in chosen and not runs:
+        reasons["emergence"] = (
+            "no training run: it needs checkpoint-N folders, optimizer.pt, saved gradients"
+            " or analyzer-records"
+        )
+    return reasons
 
 
 def _default_db(root: Path) -> Path:

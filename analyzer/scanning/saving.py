@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from analyzer.analyses.tables import TABLES_OF
+from analyzer.analyses.tables import KINDS_OF, SHARED_TABLES, TABLES_OF
 from analyzer.scanning.drafts import Problem
+from analyzer.scanning.jobs import Unit
 from analyzer.store.connection import writer
 from analyzer.store.schema import EventRow
 from analyzer.store.writing import insert
@@ -46,11 +47,7 @@ def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) 
     settled = [outcome for outcome in batch if outcome.rows]
     with writer(db) as connection:
         _drop_earlier(connection, settled)
-        connection.executemany(
-            "UPDATE matrix SET status = ?, detail = ? WHERE matrix_id = ?"
-            " AND (? OR matrix_id NOT IN (SELECT matrix_id FROM done))",
-            [[o.status, o.detail, o.unit.entry.matrix_id, bool(o.rows)] for o in batch],
-        )
+        _set_status(connection, [o for o in batch if isinstance(o.unit, Unit)])
         insert(connection, [row for outcome in batch for row in outcome.rows])
         nulls.save(connection)
         insert(
@@ -65,16 +62,31 @@ def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) 
     return failures
 
 
+def _set_status(connection: duckdb.DuckDBPyConnection, outcomes: Sequence[Outcome]) -> None:
+    """What became of each matrix; a failure takes nothing away from what is stored."""
+    if outcomes:
+        connection.executemany(
+            "UPDATE matrix SET status = ?, detail = ? WHERE matrix_id = ?"
+            " AND (? OR matrix_id NOT IN (SELECT matrix_id FROM done))",
+            [[o.status, o.detail, o.unit.entry.matrix_id, bool(o.rows)] for o in outcomes],
+        )
+
+
 def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome]) -> None:
     """Rows of units that were stored before: with other parameters, or by a scan beside this."""
     for analysis, tables in TABLES_OF.items():
-        numbers = [o.unit.entry.matrix_id for o in batch if analysis in o.unit.params]
+        numbers = [n for o in batch if analysis in o.unit.params for n in o.unit.matrix_ids]
         again = connection.execute(
             "SELECT DISTINCT matrix_id FROM done WHERE analysis = ?"
             " AND matrix_id IN (SELECT unnest(?))",
             [analysis, numbers],
         ).fetchall()
-        stale = [number for (number,) in again]
+        before = {number for (number,) in again}
+        # A unit that covers several matrices is marked at one of them.
+        stale = [
+            n for o in batch if analysis in o.unit.params and before & set(o.unit.matrix_ids)
+            for n in o.unit.matrix_ids
+        ]  # fmt: skip
         if not stale:
             continue
         connection.execute(
@@ -82,9 +94,12 @@ def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome
             [analysis, stale],
         )
         for table in tables:
-            connection.execute(
-                f'DELETE FROM "{table.TABLE}" WHERE matrix_id IN (SELECT unnest(?))', [stale]
-            )
+            condition = "matrix_id IN (SELECT unnest(?))"
+            values: list[object] = [stale]
+            if table in SHARED_TABLES:
+                condition += " AND kind IN (SELECT unnest(?))"
+                values.append(list(KINDS_OF[analysis]))
+            connection.execute(f'DELETE FROM "{table.TABLE}" WHERE {condition}', values)
 
 
 def event(scan_id: int, problem: Problem) -> EventRow:

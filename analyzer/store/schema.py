@@ -71,7 +71,7 @@ class SpectrumRow:
 
     TABLE: ClassVar[str] = "spectrum"
     matrix_id: int = column("matrix the value belongs to")
-    kind: str = column("weight or delta")
+    kind: str = column("weight, delta, gradient, exp_avg, adam_update, delta_prev or delta_init")
     k: int = column("rank of the value, 1-based, descending")
     sigma: float = column("singular value")
 
@@ -82,7 +82,7 @@ class SpectrumInfoRow:
 
     TABLE: ClassVar[str] = "spectrum_info"
     matrix_id: int = column("matrix the spectrum belongs to")
-    kind: str = column("weight or delta")
+    kind: str = column("weight, delta, gradient, exp_avg, adam_update, delta_prev or delta_init")
     method: str = column("algorithm that gave the singular values")
     precision: str = column("floating-point format of the computation")
     error_bound: float | None = column("largest absolute error bound of a singular value")
@@ -108,7 +108,7 @@ class DoneRow:
 
     TABLE: ClassVar[str] = "done"
     matrix_id: int = column("matrix")
-    analysis: str = column("tails or intruders")
+    analysis: str = column("tails, intruders or emergence")
     params: str = column("parameters and code version of the analysis")
 
 

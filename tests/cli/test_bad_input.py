@@ -245,13 +245,18 @@ def whole(root: Path) -> None:
         ("spectrum", "matrix_id, kind, k"), ("spectrum_info", "matrix_id, kind"),
         ("tail", "matrix_id, kind"), ("intruder", "matrix_id, side"),
         ("intruder_vector", "matrix_id, side, j"), ("welore", "matrix_id"),
+        ("grad_spectrum", "matrix_id, run, step, source, batch_id"),
+        ("grad_overlap", "matrix_id, run, source, source_b, batch_id, step_a, step_b"),
+        ("grad_cosine", "matrix_id, run, source, batch_id, step_a, step_b"),
+        ("emergence", "matrix_id, run, source, batch_id"),
+        ("emergence_correlation", "run, source, batch_id, x, y, method, \"group\""),
         ("done", "matrix_id, analysis"), ("checkpoint", "path"),
     ):  # fmt: skip
         twice = store.sql(f"SELECT {key} FROM {table} GROUP BY ALL HAVING count(*) > 1")
         assert twice.num_rows == 0, table
     assert intruders(root) == 3 * 10 * 2
     done = store.sql("SELECT count(*) FROM done").column(0).to_pylist()
-    assert done == [12 + 12 + 2 * 10 + 3 * 10]
+    assert done == [12 + 12 + 2 * 10 + 3 * 10 + 10]  # tails, intruders, the run lora
 
 
 @pytest.mark.parametrize(
