@@ -24,6 +24,7 @@ from theory.power_law import pl_alpha_hill
 Array = NDArray[np.float64]
 
 MIN_SIZE = 8
+_TOGETHER = 1 << 15  # eigenvalues of draws that are fitted together
 _ONE_AT_A_TIME = Lock()
 
 
@@ -73,13 +74,20 @@ def null_statistics(rows: int, cols: int, *, draws: int = 200, seed: int = 0) ->
 @lru_cache(maxsize=256)
 def _statistics(m: int, n: int, draws: int, seed: int) -> NullStatistics:
     rng = np.random.default_rng([seed, m, n])
+    together = max(1, _TOGETHER // m)
+    parts = [_drawn(m, n, min(together, draws - first), rng) for first in range(0, draws, together)]
+    return NullStatistics(*(np.sort(np.concatenate(one)) for one in zip(*parts, strict=True)))
+
+
+def _drawn(m: int, n: int, draws: int, rng: np.random.Generator) -> tuple[Array, ...]:
+    """The fields of `NullStatistics`, unsorted, of some random matrices; ξ where there is one."""
     spectra = np.array([wishart_eigenvalues(m, n, rng) for _ in range(draws)])  # (draws, m)
     sample = samples(np.log(spectra))
     index, distance = best_starts(sample)
     xi = [moment_index(values, m // 4) for values in spectra]
-    return NullStatistics(
-        alpha=np.sort(1.0 + sample.slopes[np.arange(draws), index]),
-        ks_d=np.sort(distance),
-        hill=np.sort([pl_alpha_hill(values) for values in spectra]),
-        xi=np.sort([value for value in xi if value is not None]),
+    return (
+        1.0 + sample.slopes[np.arange(draws), index],
+        distance,
+        np.array([pl_alpha_hill(values) for values in spectra]),
+        np.array([value for value in xi if value is not None], dtype=np.float64),
     )

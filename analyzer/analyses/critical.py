@@ -11,8 +11,7 @@ cosine with a base vector or a cluster of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from scipy.optimize import brentq
 from analyzer.analyses.intruders import TunedVectors, judge, tuned_vectors
 from analyzer.analyses.parameters import Side
 from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate
-from analyzer.spectral.prepare import Matrix
-from analyzer.spectral.results import FloatArray
+from analyzer.spectral.difference import Difference
+from analyzer.spectral.prepare import as_tensor
 
 BELOW, ABOVE = 1 / 4, 8.0  # of θ*/σ₁(ΔW): where the search starts and gives up
 LOWEST = 40  # steps below the start, where nothing is left of the update
@@ -39,29 +38,21 @@ class Critical:
     limit: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DenseUpdate:
     """A base and a tuned matrix (m, n), dtypes as stored, whose difference is not low-rank."""
 
-    base: Matrix
-    tuned: Matrix
+    base: np.ndarray | torch.Tensor
+    tuned: np.ndarray | torch.Tensor
 
-    @cached_property
-    def delta(self) -> FloatArray:
-        """ΔW in float64."""
-        tuned = torch.as_tensor(self.tuned).to(torch.float64, copy=True)
-        return tuned.sub_(_operand(self.base)).numpy()
+    @property
+    def delta(self) -> Difference:
+        """ΔW, formed in float64 where it is read."""
+        return Difference(as_tensor(self.tuned), as_tensor(self.base))
 
-    def scaled(self, factor: float) -> FloatArray:
-        """W0 + factor·ΔW in float64."""
-        delta = torch.as_tensor(self.delta)
-        return delta.mul(factor).add_(_operand(self.base)).numpy()
-
-
-def _operand(matrix: Matrix) -> torch.Tensor:
-    """As it is stored, to be added to float64 without a float64 copy; float8 cannot be added."""
-    tensor = torch.as_tensor(matrix)
-    return tensor.to(torch.float32) if tensor.element_size() == 1 else tensor
+    def scaled(self, factor: float) -> Difference:
+        """W0 + factor·ΔW, formed in float64 where it is read."""
+        return replace(self.delta, factor=factor, on_base=True)
 
 
 def critical_multipliers(
@@ -117,5 +108,8 @@ def _first_root(
         if at < first - LOWEST:
             return Critical(step**at, limit)
     s = step**at
-    root: Any = brentq(margin, s / step, s, args=(side,), xtol=rtol * s)
+    # SciPy ties what it is given into a cycle; emptied, it cannot keep the matrices alive.
+    asked = [margin]
+    root: Any = brentq(lambda x: asked[0](x, side), s / step, s, xtol=rtol * s)
+    asked.clear()
     return Critical(float(root), limit)

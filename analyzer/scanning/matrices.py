@@ -24,6 +24,7 @@ from analyzer.spectral import (
     low_rank_svd,
     svdvals,
 )
+from analyzer.spectral.prepare import fro_norm
 from analyzer.spectral.results import EPS, FloatArray
 from theory.storage_noise import UNIT_ROUNDOFF, difference_floor, storage_floor
 
@@ -55,7 +56,7 @@ class BaseMatrix:
         with _naming(self.entry):
             return svdvals(self.weight, backend=self._backend)
 
-    @property
+    @cached_property
     def floor(self) -> float:
         return floor_of(self.weight)
 
@@ -170,10 +171,8 @@ def floor_of(weight: torch.Tensor) -> float:
     dtype = str(weight.dtype).removeprefix("torch.")
     if dtype not in UNIT_ROUNDOFF or weight.numel() == 0:
         return 0.0
-    comparable = weight.float() if weight.element_size() == 1 else weight
-    fro_norm = float(torch.linalg.vector_norm(comparable, dtype=torch.float64))
     rows, cols = weight.shape
-    return storage_floor(fro_norm, rows, cols, dtype)
+    return storage_floor(fro_norm(weight), rows, cols, dtype)
 
 
 def spectrum_of(sigma: FloatArray, error: FloatArray, method: str) -> Spectrum:

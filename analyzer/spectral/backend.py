@@ -15,6 +15,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from analyzer.spectral import mkl
 from analyzer.spectral.results import FloatArray
 
 dsyrk: Any = scipy.linalg.get_blas_funcs("syrk", dtype=np.float64)
@@ -79,8 +80,8 @@ class NumpyBackend:
 
     def eigvalsh(self, G: Array) -> FloatArray:
         """Eigenvalues ascending, from the lower triangle of `G`, which is overwritten."""
-        if G.shape[0] >= TWO_STAGE_FROM and torch.backends.mkl.is_available():
-            return torch.linalg.eigvalsh(torch.from_numpy(G)).numpy()
+        if G.shape[0] >= TWO_STAGE_FROM and mkl.dsyevd() is not None:
+            return mkl.eigvalsh(np.asfortranarray(G))
         values: Any = scipy.linalg.eigh(
             G, eigvals_only=True, overwrite_a=True, check_finite=False, driver="evd"
         )

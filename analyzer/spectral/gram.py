@@ -6,7 +6,8 @@ SVD, and more accurate than a float32 one everywhere: with |λ̂ − λ| ≤ ε_
     |σ̂ − σ| ≤ ε_G / (σ̂ + √(λ̂ − ε_G))   if λ̂ > ε_G,   else √(λ̂ + ε_G).
 
 Only singular values below about 1e-8 σ₁ are beyond it; for float64 input with such values the
-direct SVD is used, whose absolute error is 8√p·ε·σ₁.
+direct SVD is used, whose absolute error is 8√p·ε·σ₁. A block of rows is in float64 at a time, so
+that G, twice a square float32 matrix, is the most that is held.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 import torch
 
 from analyzer.spectral.backend import CPU, Array, Backend, on_host_if_full
-from analyzer.spectral.prepare import BLOCK, Matrix, Prepared, prepare
+from analyzer.spectral.prepare import CACHED_BLOCK, Matrix, Prepared, prepare
 from analyzer.spectral.results import EPS, FloatArray, Spectrum
 
-SMALLEST_BLOCK = 64
+DEVICE_ROWS, SMALLEST_BLOCK = 1024, 64
+# As many rows as BLAS takes through its cache at once: fewer would read G more often.
+HOST_ROWS = 256
 
 
 def svdvals(
@@ -68,13 +71,15 @@ def gram(X: Prepared, backend: Backend) -> Array:
     A device that runs out of memory gets smaller blocks; a G that does not fit there at all is
     formed, and stays, in host memory.
     """
-    rows = BLOCK
-    while rows >= SMALLEST_BLOCK:
+    on_host = max(HOST_ROWS, CACHED_BLOCK // max(X.p, 1))
+    rows = on_host if backend.torch_device == "cpu" else DEVICE_ROWS
+    while True:
         try:
             return _accumulated(X, backend, rows)
         except torch.OutOfMemoryError:
-            rows //= 4
-    return _accumulated(X, CPU, BLOCK)
+            if rows <= SMALLEST_BLOCK:
+                return _accumulated(X, CPU, on_host)
+            rows = max(rows // 4, SMALLEST_BLOCK)
 
 
 def _accumulated(X: Prepared, backend: Backend, rows: int) -> Array:

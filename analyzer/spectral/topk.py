@@ -67,9 +67,10 @@ def _by_gram(X: Prepared, k: int, backend: Backend) -> TopK:
     if s[k - 1] < GRAM_RESOLVES * s[0]:
         return _direct(X, k, backend)
     basis = torch.linalg.qr(torch.as_tensor(vectors)[:, :k]).Q
-    long, values, turn = torch.linalg.svd(tall_product(X, basis), full_matrices=False)
+    reached = tall_product(X, basis)
+    long, values, turn = torch.linalg.svd(reached, full_matrices=False)
     short = basis @ turn.T
-    r1 = torch.linalg.vector_norm(tall_product(X, short) - long * values, dim=0)
+    r1 = torch.linalg.vector_norm(reached @ turn.T - long * values, dim=0)
     r2 = torch.linalg.vector_norm(short_product(X, long) - short * values, dim=0)
     U, S, V, r1, r2 = (x.cpu().numpy() for x in (long, values, short, r1, r2))
     return _result(X, U, S, V, float(s[k]) if k < X.p else 0.0, r1, r2, True, "gram_eigh")
@@ -77,8 +78,9 @@ def _by_gram(X: Prepared, k: int, backend: Backend) -> TopK:
 
 def _direct(X: Prepared, k: int, backend: Backend) -> TopK:
     """The dense SVD, for leading values that reach down to where a Gram matrix is blind."""
-    op = matrix_operator(backend.asarray(X.dense()))
-    U, s, Vh = (backend.numpy(part) for part in backend.svd(backend.asarray(X.dense())))
+    A = backend.asarray(X.dense())
+    op = matrix_operator(A)
+    U, s, Vh = (backend.numpy(part) for part in backend.svd(A))
     left, right = (U, Vh.T) if X.shape[0] >= X.shape[1] else (Vh.T, U)
     left, right = left[:, :k], right[:, :k]
     following = float(s[k]) if k < s.size else 0.0

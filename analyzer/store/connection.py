@@ -128,7 +128,9 @@ def _check_version(connection: duckdb.DuckDBPyConnection, db: Path) -> None:
 
 
 def _attach(db: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
+    # A batch is small: more threads than its own would each bring buffers, and take cores from
+    # the workers.
+    connection = duckdb.connect(config={} if read_only else {"threads": 1})
     quoted = str(db).replace("'", "''")
     options = "READ_ONLY" if read_only else f"STORAGE_VERSION '{STORAGE_VERSION}'"
     try:

@@ -1,7 +1,11 @@
 """Intruder dimensions: worked reference cases and dense computations."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -267,3 +271,20 @@ def test_degenerate_inputs() -> None:
         intruder_dimensions(LADDER, LADDER, side="middle")  # type: ignore[arg-type]
     with pytest.raises(ShapeMismatch):
         intruder_dimensions(LADDER, np.ones((3, 10)))
+
+
+def test_the_search_for_a_multiplier_keeps_no_matrix_alive(waves) -> None:
+    """Without the cycle collector, which may come late, a base would stay beside the next one."""
+    W0, P, Q = waves
+    svd = BaseSVD.compute(W0)
+    tuned = torch.from_numpy(W0 + P @ Q.T)
+    alive = weakref.ref(tuned)
+    update = DenseUpdate(W0, tuned)
+    gc.collect()
+    gc.disable()
+    try:
+        critical_multipliers(svd, update, {"left": 0.3}, k=10, epsilon=0.5)
+        del update, tuned
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -1,11 +1,14 @@
 """The torch backend: solvers are checked before they are trusted, and memory may run out."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 
 from analyzer.errors import UsageError
-from analyzer.spectral import BaseSVD, get_backend, svd_topk, svdvals, topk
+from analyzer.spectral import BaseSVD, get_backend, mkl, svd_topk, svdvals, topk
+from analyzer.spectral import backend as backend_module
 from analyzer.spectral.backend import CPU
 from analyzer.spectral.torch_backend import TorchBackend
 
@@ -126,3 +129,26 @@ def test_devices_by_name() -> None:
         assert get_backend("auto") is CPU
         with pytest.raises(UsageError, match="cuda:3 is not available"):
             get_backend("cuda:3")
+
+
+@pytest.mark.skipif(mkl.dsyevd() is None, reason="torch without MKL")
+@pytest.mark.parametrize("order", ["F", "C"])
+def test_eigenvalues_by_mkl_in_place(order: Literal["F", "C"]) -> None:
+    """The triangle above the diagonal is not read; LAPACK's two libraries agree."""
+    G = gram_matrix(90).numpy()
+    want = np.linalg.eigvalsh(G)
+    lower = np.array(np.tril(G) + np.triu(np.full_like(G, np.nan), 1), order=order)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend_module, "TWO_STAGE_FROM", 80)
+        np.testing.assert_allclose(CPU.eigvalsh(lower), want, rtol=1e-12)
+    assert mkl.eigvalsh(np.zeros((0, 0))).size == 0
+    G = np.asfortranarray(G)
+    mkl.eigvalsh(G)
+    assert not np.array_equal(G, gram_matrix(90).numpy())
+
+
+def test_without_mkl_scipy_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mkl, "dsyevd", lambda: None)
+    monkeypatch.setattr(backend_module, "TWO_STAGE_FROM", 80)
+    G = gram_matrix(90).numpy()
+    np.testing.assert_allclose(CPU.eigvalsh(G.copy()), np.linalg.eigvalsh(G), rtol=1e-12)

@@ -32,6 +32,11 @@ def db(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_writer_takes_no_core_from_the_workers(db: Path) -> None:
+    with store.writer(db) as con:
+        assert con.execute("SELECT current_setting('threads')").fetchall() == [(1,)]
+
+
 def test_rows_come_back_and_non_finite_is_null(db: Path) -> None:
     rows = [Sample(1, 2.5, "ok", True), Sample(2, float("nan"), "x'; drop table sample; --", None)]
     with store.writer(db) as con:

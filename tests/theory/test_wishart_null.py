@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from theory import wishart_null
 from theory.extreme_value import moment_index
 from theory.power_law import fit_power_law, pl_alpha_hill
 from theory.wishart_null import null_statistics, wishart_eigenvalues
@@ -71,3 +72,14 @@ def test_one_computation_a_shape_whatever_the_order_and_thread(monkeypatch):
 def test_tiny_shapes_are_refused():
     with pytest.raises(ValueError, match="at least 8"):
         null_statistics(7, 100)
+
+
+def test_draws_are_the_same_however_many_are_fitted_together(monkeypatch):
+    found = []
+    for together in (1, 100, 1 << 20):
+        monkeypatch.setattr(wishart_null, "_TOGETHER", together)
+        found.append(wishart_null._statistics.__wrapped__(24, 40, 30, 5))
+    for name in ("alpha", "ks_d", "hill", "xi"):
+        for one in found[1:]:
+            np.testing.assert_array_equal(getattr(one, name), getattr(found[0], name))
+    assert found[0].alpha.size == 30
