@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from analyzer.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from analyzer.analyses.emergence import Emergence, gradient_emergence
     from analyzer.analyses.intruders import Intruders, intruder_dimensions
     from analyzer.analyses.tails import TailFit, fit_tail
     from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -26,6 +27,7 @@ _HOME = {
     "BaseSVD": "analyzer.spectral",
     "Checkpoint": "analyzer.checkpoints.checkpoint",
     "Collection": "analyzer.checkpoints.discover",
+    "Emergence": "analyzer.analyses.emergence",
     "Intruders": "analyzer.analyses.intruders",
     "LightningRecorder": "analyzer.recorder",
     "LowRankUpdate": "analyzer.spectral",
@@ -38,6 +40,7 @@ _HOME = {
     "connect": "analyzer.store.reading",
     "discover": "analyzer.checkpoints.discover",
     "fit_tail": "analyzer.analyses.tails",
+    "gradient_emergence": "analyzer.analyses.emergence",
     "intruder_dimensions": "analyzer.analyses.intruders",
     "low_rank_svd": "analyzer.spectral",
     "open_checkpoint": "analyzer.checkpoints.checkpoint",
@@ -51,6 +54,7 @@ __all__ = [
     "BaseSVD",
     "Checkpoint",
     "Collection",
+    "Emergence",
     "Intruders",
     "LightningRecorder",
     "LowRankUpdate",
@@ -63,6 +67,7 @@ __all__ = [
     "connect",
     "discover",
     "fit_tail",
+    "gradient_emergence",
     "intruder_dimensions",
     "low_rank_svd",
     "open_checkpoint",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,10 @@ from analyzer.cli.tables import (
     update_summary,
     weight_rows,
 )
+from analyzer.errors import UsageError
+
+if TYPE_CHECKING:
+    from analyzer.store.reading import Store
 
 _db = click.option(
     "--db", type=click.Path(path_type=Path), help="Store [$ANALYZER_DB, ./analyzer.duckdb]."
@@ -43,25 +48,62 @@ def ls(db: Path | None, as_json: bool, as_csv: bool) -> None:
 
 @click.command()
 @click.argument("name")
+@click.option(
+    "--analysis",
+    type=click.Choice(["tails", "intruders", "emergence"]),
+    help="tails: the weights; intruders: the update; emergence: gradients along the run"
+    " [intruders where there is a base, else tails].",
+)
 @_db
 @_json
 @_csv
-def show(name: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
-    """Show the checkpoint NAME, one line per layer and role."""
+def show(name: str, analysis: str | None, db: Path | None, as_json: bool, as_csv: bool) -> None:
+    """Show the checkpoint NAME, or the last step of the run NAME, one line per matrix."""
     from analyzer.cli.output import emit
     from analyzer.store.reading import connect
 
     store = connect(db)
     checkpoint = resolve(store, name)
+    if analysis == "emergence":
+        show_emergence(store, checkpoint, as_json=as_json, as_csv=as_csv)
+        return
+    tuned = has_updates(store, checkpoint)
+    if analysis == "intruders" and not tuned:
+        raise UsageError(
+            f"{checkpoint['name']} was not compared with a base", hint="scan it with --base"
+        )
     if checkpoint["kind"] == "adapter" and checkpoint["base_checkpoint_id"] is None:
         rows, note = alone_rows(store, checkpoint), ALONE_NOTE
-    elif checkpoint["kind"] == "base" or not has_updates(store, checkpoint):
+    elif analysis == "tails" or not tuned:
         rows, note = weight_rows(store, checkpoint), WEIGHT_NOTE
     else:
         rows = layer_rows(store, checkpoint)
         note = f"{update_summary(store, checkpoint)} {UPDATE_NOTE}"
     title = f"{checkpoint['name']} ({checkpoint['kind']}, {checkpoint['n_params']:,} parameters)"
     emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note, for_people=for_people(rows))
+
+
+def show_emergence(
+    store: Store, checkpoint: dict[str, Any], *, as_json: bool, as_csv: bool
+) -> None:
+    """Gradients along the run of a checkpoint: a table of matrices and one of sources."""
+    from analyzer.cli import emergence_tables as tables
+    from analyzer.cli.output import emit, note_lines
+
+    run, last = tables.run_of(store, checkpoint)
+    rows = tables.emergence_rows(store, run, last)
+    title = f"Gradients of the run {run}"
+    note = tables.matrix_note(rows)
+    people = tables.matrix_rows(rows)
+    emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note, for_people=people)
+    if as_json or as_csv:
+        return
+    sources = tables.source_rows(store, run, last)
+    shown = [{k: v for k, v in row.items() if k != "caution"} for row in sources]
+    emit(shown, title="Sources (medians over the matrices)", as_json=False, as_csv=False)
+    for source, caution in {row["source"]: row["caution"] for row in sources}.items():
+        note_lines(f"{source}: {caution}.")
+    note_lines(tables.run_note(store, run, last, rows))
 
 
 @click.command()
@@ -73,7 +115,6 @@ def show(name: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
 def compare(base: str, tuned: str, db: Path | None, as_json: bool, as_csv: bool) -> None:
     """Compare the checkpoints BASE and TUNED, matrix by matrix."""
     from analyzer.cli.output import emit
-    from analyzer.errors import UsageError
     from analyzer.store.reading import connect
 
     store = connect(db)

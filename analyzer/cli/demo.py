@@ -22,8 +22,10 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     """Train a small real collection offline, scan it and print what was found.
 
     Trains a byte-level transformer on the Python standard library's own sources, then fine-tunes
-    it fully and with LoRA of rank 1, 8 and 64 on other modules. A few minutes on two cores.
+    it fully and with LoRA of rank 1, 8 and 64 on other modules, and records gradients of the base
+    and the full fine-tune. A few minutes on two cores.
     """
+    from analyzer.cli.browse import show_emergence
     from analyzer.cli.output import emit
     from analyzer.cli.scan import run_scan
     from analyzer.cli.tables import UPDATE_NOTE, for_people, layer_rows, resolve, update_summary
@@ -48,5 +50,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     click.echo(f"\nThe last step of each run (losses in {folder / 'README.md'}):")
     for run in ("full", "lora-r1", "lora-r8", "lora-r64"):
         click.echo(f"{run:<9} {update_summary(store, resolve(store, run))}")
+    click.echo()
+    show_emergence(store, resolve(store, "base"), as_json=False, as_csv=False)
     click.echo(f"more: analyzer show lora-r8 --db {folder / 'analyzer.duckdb'}", err=True)
     return code

@@ -45,6 +45,27 @@ HEADINGS = {
     "numerical_rank": "rank",
     "rank_kept": "kept",
     "num_spikes": "spikes",
+    "type": "role",
+    "batch_id": "batch",
+    "n_steps": "steps",
+    "step_first": "from",
+    "step_last": "to",
+    "stable_rank_first": "sr first",
+    "stable_rank_max": "max",
+    "stable_rank_end": "end",
+    "energy_r_end": "E",
+    "energy_in": "E own",
+    "energy_cv": "E cv",
+    "signal_fraction": "signal",
+    "cos_adjacent": "cos adjacent",
+    "cos_late": "cos late",
+    "overlap_late": "overlap",
+    "overlap_chance": "chance",
+    "advised_rank": "rank",
+    "advised_gap": "gap",
+    "weight_erank_ratio": "erank W/k",
+    "pruned_ratio": "pruned",
+    "is_lrc": "LRC",
 }
 
 
@@ -118,6 +139,11 @@ def _print_table(rows: Rows, title: str, note: str) -> None:
         wide.print(table)
     for line in capture.get().splitlines():
         click.echo(line.rstrip())
+    note_lines(note)
+
+
+def note_lines(note: str) -> None:
+    """A note below a table, folded to the terminal."""
     if note:
         click.echo("\n".join(wrap(note, min(WIDTH, get_terminal_size().columns))))
 

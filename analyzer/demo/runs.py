@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
-from analyzer.demo.corpus import Corpus
+from analyzer.demo.corpus import Corpus, random_windows
 from analyzer.demo.model import Llama, Shape, add_lora
 from analyzer.demo.saving import save_adapter, save_model
-from analyzer.demo.training import BATCH, held_out_losses, train
+from analyzer.demo.training import BATCH, Watch, held_out_losses, loss_of, train
+from analyzer.recorder import Recorder
 
 Progress = Callable[[str, int, int], None]
 
@@ -23,6 +26,8 @@ BASE_WEIGHT_DECAY = 0.1
 BASE_FROM_CHECKPOINT = "../../base"
 TUNING_SHARE = 4  # the base trains this many times as long as each tuned model
 CHECKPOINTS = 5
+RECORDS = 25  # steps of a run whose gradients are recorded
+PROBE_SEED = 1  # of the fixed batches, which no training step sees
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ def make_base(
         return
     torch.manual_seed(seed)
     model = Llama(Shape())
+    records = folder.with_name(f".{folder.name}.records")
+    shutil.rmtree(records, ignore_errors=True)
     entries = train(
         model,
         corpus.pretraining.train,
@@ -68,9 +75,10 @@ def make_base(
         learning_rate=BASE_LEARNING_RATE,
         weight_decay=BASE_WEIGHT_DECAY,
         seed=seed,
+        watch=recording(records, corpus.pretraining.train, steps),
     )
-    for state in states(entries, model, corpus, at=[steps], phase="base", progress=progress):
-        save_model(folder, model, state)
+    for state, _ in states(entries, model, corpus, at=[steps], phase="base", progress=progress):
+        save_model(folder, model, state, records=records)
 
 
 def make_tuned(
@@ -92,6 +100,7 @@ def make_tuned(
     model = load_base(base)
     if tuning.rank is not None:
         add_lora(model, tuning.rank, 2 * tuning.rank)
+    is_full = tuning.rank is None
     entries = train(
         model,
         corpus.tuning.train,
@@ -99,35 +108,56 @@ def make_tuned(
         learning_rate=tuning.learning_rate,
         weight_decay=0.0,
         seed=seed,
+        # The gradient of a factor is not the gradient of the weight.
+        watch=recording(folder, corpus.tuning.train, steps) if is_full else None,
     )
-    for state in states(entries, model, corpus, at=at, phase=folder.name, progress=progress):
+    for state, optimizer in states(
+        entries, model, corpus, at=at, phase=folder.name, progress=progress
+    ):
         if state["global_step"] in missing:
-            save_tuned(folder / f"checkpoint-{state['global_step']}", model, tuning, state)
+            checkpoint = folder / f"checkpoint-{state['global_step']}"
+            save_tuned(checkpoint, model, tuning, state, optimizer)
+
+
+def recording(folder: Path, data: Tensor, steps: int) -> Watch:
+    """Record gradients at even distances, of the minibatch and of three fixed batches."""
+    windows = list(random_windows(data, 3, BATCH, Shape().context, PROBE_SEED + steps))
+
+    def watch(model: Llama, optimizer: torch.optim.AdamW) -> Recorder:
+        return Recorder(
+            model,
+            optimizer,
+            folder,
+            every=max(1, steps // RECORDS),
+            probe=lambda number: loss_of(model, windows[number]),
+        )
+
+    return watch
 
 
 def states(
-    entries: Iterable[dict[str, Any]],
+    entries: Iterable[tuple[dict[str, Any], torch.optim.AdamW]],
     model: Llama,
     corpus: Corpus,
     *,
     at: list[int],
     phase: str,
     progress: Progress | None,
-) -> Iterator[dict[str, Any]]:
-    """Run the training behind `entries`; yields the trainer state at each of the steps `at`.
+) -> Iterator[tuple[dict[str, Any], torch.optim.AdamW]]:
+    """Run the training behind `entries`; yields trainer and optimizer at each of the steps `at`.
 
     The state holds the fields of Hugging Face's `TrainerState` that have a meaning here; `at`
     ends with the last step.
     """
     log: list[dict[str, Any]] = []
-    for entry in entries:
+    for entry, optimizer in entries:
         step, epoch = entry["step"], entry["epoch"]
         log.append(entry)
         if progress is not None:
             progress(phase, step, at[-1])
         if step in at:
             log.append({"step": step, "epoch": epoch} | held_out_losses(model, corpus))
-            yield {
+            state = {
                 "epoch": epoch,
                 "global_step": step,
                 "max_steps": at[-1],
@@ -135,6 +165,7 @@ def states(
                 "train_batch_size": BATCH,
                 "log_history": log,
             }
+            yield state, optimizer
 
 
 def load_base(folder: Path) -> Llama:
@@ -143,8 +174,15 @@ def load_base(folder: Path) -> Llama:
     return model
 
 
-def save_tuned(folder: Path, model: Llama, tuning: Tuning, state: dict[str, Any]) -> None:
+def save_tuned(
+    folder: Path,
+    model: Llama,
+    tuning: Tuning,
+    state: dict[str, Any],
+    optimizer: torch.optim.AdamW,
+) -> None:
+    """An adapter; or a model and, as the trainer does, the optimizer to go on with."""
     if tuning.rank is None:
-        save_model(folder, model, state)
+        save_model(folder, model, state, optimizer=optimizer)
     else:
         save_adapter(folder, model, tuning.rank, 2 * tuning.rank, BASE_FROM_CHECKPOINT, state)

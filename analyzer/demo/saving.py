@@ -9,17 +9,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
+from analyzer.checkpoints.folder import RECORDS_FOLDER
 from analyzer.demo.model import Llama, Shape
 
 
-def save_model(folder: Path, model: Llama, state: dict[str, Any]) -> None:
-    """config.json, model.safetensors and trainer_state.json."""
+def save_model(
+    folder: Path,
+    model: Llama,
+    state: dict[str, Any],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    records: Path | None = None,
+) -> None:
+    """config.json, model.safetensors, trainer_state.json, optimizer.pt if there is an optimizer.
+
+    What was recorded below `records` moves into the folder.
+    """
     with complete_or_absent(folder) as partial:
         write_json(partial / "config.json", llama_config(model.shape))
         save_file(model.state_dict(), partial / "model.safetensors", metadata={"format": "pt"})
         write_json(partial / "trainer_state.json", state)
+        if optimizer is not None:
+            torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+        if records is not None:
+            (records / RECORDS_FOLDER).rename(partial / RECORDS_FOLDER)
+            records.rmdir()
 
 
 def save_adapter(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from analyzer.demo.corpus import Corpus, random_windows
 from analyzer.demo.model import Llama
 
+Watch = Callable[[Llama, torch.optim.AdamW], AbstractContextManager[object]]
 BATCH = 8
 WARM_UP = 0.06  # of the steps, then linear to zero: Shuttleworth et al., arXiv 2410.21228
 BETAS = (0.9, 0.95)
@@ -27,16 +29,31 @@ def train(
     learning_rate: float,
     weight_decay: float,
     seed: int,
-) -> Iterator[dict[str, Any]]:
-    """AdamW on what requires a gradient; yields one `log_history` entry after every step.
+    watch: Watch | None = None,
+) -> Iterator[tuple[dict[str, Any], torch.optim.AdamW]]:
+    """AdamW on what requires a gradient; after every step a `log_history` entry and the optimizer.
 
-    `data` holds bytes, 1-d uint8. Loss in nats per byte.
+    `data` holds bytes, 1-d uint8. Loss in nats per byte. `watch` is entered for the whole training.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=BETAS, weight_decay=weight_decay, fused=True
+        parameters.items(), lr=learning_rate, betas=BETAS, weight_decay=weight_decay, fused=True
     )
+    with watch(model, optimizer) if watch else nullcontext():
+        for entry in _steps(model, optimizer, data, steps, learning_rate, seed):
+            yield entry, optimizer
+
+
+def _steps(
+    model: Llama,
+    optimizer: torch.optim.AdamW,
+    data: Tensor,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
     context = model.shape.context
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     windows = random_windows(data, steps, BATCH, context, seed)
     for step, window in enumerate(windows, start=1):
         rate = learning_rate * relative_rate(step, steps)

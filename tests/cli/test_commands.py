@@ -113,6 +113,33 @@ def test_ls_show_compare(db: Path) -> None:
     assert "no checkpoint named nobody" in missing.stderr
 
 
+def test_show_emergence(db: Path) -> None:
+    done = CliRunner().invoke(cli, ["show", "lora", "--analysis", "emergence", "--db", str(db)])
+    assert done.exit_code == 0
+    assert "Gradients of the run lora" in done.stdout
+    assert "delta_init: sums all steps" in " ".join(done.stdout.split())
+    asked = ["show", "lora", "--analysis", "emergence", "--db", str(db), "--json"]
+    rows = json.loads(CliRunner().invoke(cli, asked).stdout)["rows"]
+    assert {(row["source"], row["n_steps"]) for row in rows} == {
+        ("delta_init", 2), ("delta_prev", 2),
+    }  # fmt: skip
+    assert len({row["matrix"] for row in rows}) == 10
+    # Both steps hold factors of one seed and rank 2: the same direction, at two strengths.
+    assert all(1.0 <= row["stable_rank_end"] <= 2.0 for row in rows)
+    assert all(row["cos_all"] == pytest.approx(1.0) for row in rows)
+
+
+def test_show_takes_the_analysis_that_is_asked_for(db: Path) -> None:
+    def titled(*arguments: str) -> str:
+        done = run("show", *arguments, "--db", db)
+        return done.stdout + done.stderr
+
+    assert "alpha" in titled("full", "--analysis", "tails")
+    assert "intruders" in titled("full", "--analysis", "intruders")
+    assert "was not compared with a base" in titled("base", "--analysis", "intruders")
+    assert "nothing was followed of the run base" in titled("base", "--analysis", "emergence")
+
+
 def test_an_adapter_without_a_base_shows_its_update(tmp_path: Path, save_lora) -> None:
     folder = save_lora(tmp_path / "only", scale=0.1)
     db = analyzer.scan(tmp_path).db

@@ -10,11 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from analyzer.checkpoints.checkpoint import open_checkpoint
+from analyzer.checkpoints.optimizer_state import open_optimizer
 from analyzer.demo import make_demo
 from analyzer.demo.corpus import random_windows, read_corpus
 from analyzer.demo.model import Llama, Shape, add_lora
 from analyzer.demo.runs import TUNINGS, saved_steps
+from analyzer.demo.training import BATCH, CLIP_NORM, loss_of
 from analyzer.errors import UsageError
+from analyzer.recorder.records import list_records, open_record
 
 STEPS = 8
 LAST = f"checkpoint-{STEPS // 4}"
@@ -108,6 +112,45 @@ def test_readme_reports_the_measured_losses(collection: Path) -> None:
         assert f"| {pretraining:.3f} | {tuning:.3f} |" in text
 
 
+@pytest.mark.parametrize(("run", "steps"), [("base", STEPS), ("full", STEPS // 4)])
+def test_gradients_are_recorded(collection: Path, run: str, steps: int) -> None:
+    records = [open_record(path) for path in list_records(collection / run)]
+    assert [record.header.step for record in records] == [*range(steps)]
+    for record in records:
+        names = {(entry.batch, entry.name) for entry in record.header.entries}
+        assert len(names) == 2 * 7 * Shape().layers  # the minibatch and a fixed batch
+        assert len(record.header.noise) == 7 * Shape().layers
+
+
+def test_a_record_is_the_gradient_of_its_step(collection: Path) -> None:
+    corpus = read_corpus()
+    torch.manual_seed(0)
+    model = Llama(Shape())
+    window = next(random_windows(corpus.pretraining.train, 1, BATCH, Shape().context, seed=0))
+    loss_of(model, window).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    record = open_record(list_records(collection / "base")[0])
+    entries = {entry.name: entry for entry in record.header.entries if entry.batch == "train"}
+    for name, parameter in model.named_parameters():
+        if name in entries:
+            assert parameter.grad is not None
+            sigma = torch.linalg.svdvals(parameter.grad.double())
+            assert entries[name].fro == pytest.approx(float(sigma.norm()), rel=1e-4)
+            arrays = record.arrays(entries[name])
+            assert arrays is not None
+            assert arrays.sigma[0] == pytest.approx(float(sigma[0]), rel=1e-2)
+
+
+def test_the_optimizer_is_saved_as_the_trainer_does(collection: Path) -> None:
+    state = open_optimizer(open_checkpoint(collection / "full" / LAST))
+    assert state is not None
+    assert {p.step for p in state.parameters} == {STEPS // 4}
+    weights = load_file(collection / "full" / LAST / "model.safetensors")
+    assert {p.name: p.shape for p in state.parameters} == {
+        name: tuple(tensor.shape) for name, tensor in weights.items()
+    }
+
+
 def test_finished_demo_is_reused(collection: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in collection.rglob("*")}
     assert make_demo(collection, steps=STEPS, progress=fail) == collection
@@ -132,7 +175,7 @@ def test_interrupted_demo_is_completed_to_the_same_bytes(collection: Path, tmp_p
         make_demo(tmp_path / "demo", steps=STEPS, progress=stop_at("lora-r1", 2))
     assert not (tmp_path / "demo" / "README.md").exists()
     kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "demo").rglob("checkpoint-*/*")}
-    assert len(kept) == 3 * 3  # full twice, one adapter
+    assert len(kept) == 2 * 4 + 3  # full twice, one adapter
 
     torn = tmp_path / "demo" / "lora-r1" / f".{LAST}.partial"
     torn.mkdir()
