@@ -78,6 +78,6 @@ class BackwardHooks:
             self._log.open_step()
         self._reached.add(target.name)
         if last:
-            self._log.give(target, parameter.grad, 1.0)
+            self._log.give([(target, parameter.grad)], 1.0)
         if len(self._reached) == self._count:
             self.finish()

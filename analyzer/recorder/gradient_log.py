@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,7 +40,7 @@ class Surroundings:
 
 
 class GradientLog:
-    """Every step is opened, given the gradient of each target, and closed."""
+    """Every step is opened, given the gradients of its targets, and closed."""
 
     def __init__(
         self, measurements: Measurements, surroundings: Surroundings, every: int, step: int
@@ -65,14 +65,14 @@ class GradientLog:
             self._mode = "follow" if self._last == self.step - 1 else None
         return self._mode is not None
 
-    def give(self, target: Target, gradient: Tensor | None, scale: float) -> None:
-        """The gradient of one target, times `scale`."""
+    def give(self, gradients: Sequence[tuple[Target, Tensor | None]], scale: float) -> None:
+        """Gradients of targets times `scale`; cheaper all at once than one by one."""
         started = time.perf_counter()
         if self._mode == "record":
             self._scale = scale
-            self._measurements.add(target, gradient, self.step, self._tokens, scale)
+            self._measurements.add(gradients, self.step, self._tokens, scale)
         elif self._mode == "follow":
-            self._measurements.follow(target, gradient, self.step, scale)
+            self._measurements.follow(gradients, self.step, scale)
         self._seconds += time.perf_counter() - started
 
     def close_step(self) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from analyzer.recorder.measuring import Memory, Settings, measure, measure_next_step
+from analyzer.recorder.measuring import (
+    Gradient,
+    Memory,
+    Settings,
+    entry_of,
+    measure,
+    measure_next_step,
+)
 from analyzer.recorder.noise import Probe, noise, probe_gradients
 from analyzer.recorder.schema import Arrays, Entry, NoiseArrays, NoiseEntry
 from analyzer.recorder.targets import Target
@@ -31,26 +39,28 @@ class Measurements:
         self.noise_arrays: dict[str, NoiseArrays] = {}
 
     def add(
-        self, target: Target, gradient: Tensor | None, step: int, tokens: int | None, scale: float
+        self,
+        gradients: Sequence[tuple[Target, Tensor | None]],
+        step: int,
+        tokens: int | None,
+        scale: float,
     ) -> None:
-        """The minibatch's gradient of one target."""
-        self._measure(target, "train", gradient, step, tokens, scale)
+        """The minibatch's gradients of targets, None where the backward pass did not reach them."""
+        self._measure("train", gradients, step, tokens, scale)
 
     def add_missing(self, step: int, tokens: int | None) -> None:
-        """Entries for targets the backward pass did not reach."""
-        reached = {entry.name for entry in self.entries}
-        for target in self.targets:
-            if target.name not in reached:
-                self.add(target, None, step, tokens, 1.0)
+        """Entries for targets of which no gradient was given."""
+        given = {entry.name for entry in self.entries}
+        self.add([(t, None) for t in self.targets if t.name not in given], step, tokens, 1.0)
 
-    def follow(self, target: Target, gradient: Tensor | None, step: int, scale: float) -> None:
+    def follow(
+        self, gradients: Sequence[tuple[Target, Tensor | None]], step: int, scale: float
+    ) -> None:
         """The same on the step after a record, of which nothing but the comparison is kept."""
         measure_next_step(
-            target,
-            gradient,
+            [Gradient(t, g, self._train[t.name]) for t, g in gradients if g is not None],
             step=step,
             settings=self.settings,
-            memory=self._train[target.name],
             scale=scale,
         )
 
@@ -61,11 +71,11 @@ class Measurements:
         seed = self.settings.seed
         gradients = probe_gradients(model, self.targets, probe, 0, seed)
         tokens = counter.take()
-        for target, gradient in zip(self.targets, gradients, strict=True):
-            self._measure(target, "probe", gradient, step, tokens, 1.0)
+        given = list(zip(self.targets, gradients, strict=True))
+        self._measure("probe", given, step, tokens, 1.0)
         if batches == 0:
             return
-        del gradients
+        del gradients, given
         of_b = probe_gradients(model, self.targets, probe, 1, seed)
         tokens = counter.take()
         of_c = probe_gradients(model, self.targets, probe, 2, seed)
@@ -81,24 +91,27 @@ class Measurements:
 
     def _measure(
         self,
-        target: Target,
         batch: str,
-        gradient: Tensor | None,
+        gradients: Sequence[tuple[Target, Tensor | None]],
         step: int,
         tokens: int | None,
         scale: float,
     ) -> None:
-        memory = (self._train if batch == "train" else self._probe)[target.name]
-        entry, arrays = measure(
-            target,
+        memories = self._train if batch == "train" else self._probe
+        measured = measure(
+            [Gradient(t, g, memories[t.name]) for t, g in gradients if g is not None],
             batch,
-            gradient,
             step=step,
             n_tokens=tokens,
             settings=self.settings,
-            memory=memory,
             scale=scale,
         )
-        self.entries.append(entry)
-        if arrays is not None:
-            self.arrays[batch, target.name] = arrays
+        for target, gradient in gradients:
+            if gradient is None:
+                entry = entry_of(target, batch, target.parameter.dtype, tokens, self.settings)
+                self.entries.append(replace(entry, flags=("no_gradient",)))
+                continue
+            entry, arrays = measured[target.name]
+            self.entries.append(entry)
+            if arrays is not None:
+                self.arrays[batch, target.name] = arrays

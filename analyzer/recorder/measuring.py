@@ -1,29 +1,25 @@
-"""What is computed from one gradient matrix, and what earlier records of it leave behind."""
+"""What is computed from gradient matrices, and what earlier records of them leave behind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from analyzer.errors import NonFinite
 from analyzer.recorder.schema import Arrays, Entry, Staleness
+from analyzer.recorder.staleness import ages
 from analyzer.recorder.targets import Target
 from analyzer.spectral.count_sketch import count_sketch
-from analyzer.spectral.warm_start import (
-    LeadingSubspace,
-    Side,
-    full_precision,
-    leading_subspace,
-)
+from analyzer.spectral.product_range import full_precision
+from analyzer.spectral.warm_start import LeadingSubspace, Side, leading_subspaces
 
 # A basis is kept for each of these numbers of records and renewed after as many: the captured
 # energy at all ages up to the largest, for one product with the gradient.
 REFRESH_EVERY = (1, 2, 4, 8)
-BLOCK = 2**20  # entries taken to float64 at once
+GROUPED = 2**21  # entries of the matrices measured together; larger ones gain nothing from it
 SEED_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two steps share the seed of their fresh columns
 
 
@@ -51,152 +47,143 @@ class Memory:
     kept: dict[int, tuple[int, Tensor]] = field(default_factory=dict)  # renewal → step, basis
     next_step: Staleness | None = None  # of the latest basis, on the single step after it
 
+    def earlier_bases(self, step: int) -> dict[int, Tensor]:
+        """Bases of all ages, keyed by their age at `step`."""
+        return {step - made: basis for made, basis in self.kept.values() if made < step}
 
-def measure(
-    target: Target,
-    batch: str,
-    gradient: Tensor | None,
-    *,
-    step: int,
-    n_tokens: int | None,
-    settings: Settings,
-    memory: Memory,
-    scale: float = 1.0,
-) -> tuple[Entry, Arrays | None]:
-    """The entry and arrays of a gradient, which is divided by `scale`; `memory` is brought on."""
-    side = settings.side_of(target)
-    entry = Entry(
+    def latest_basis(self, step: int) -> dict[int, Tensor]:
+        """That of the latest record alone, keyed like these."""
+        made, basis = self.kept[1]
+        return {step - made: basis}
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """What a backward pass left for a target, and what earlier ones did."""
+
+    target: Target
+    values: Tensor
+    memory: Memory
+
+
+def entry_of(
+    target: Target, batch: str, dtype: torch.dtype, n_tokens: int | None, settings: Settings
+) -> Entry:
+    """What an entry says of a target before its gradient is looked at."""
+    return Entry(
         name=target.name,
         batch=batch,
         rows=target.rows,
         cols=target.cols,
-        side=side,
+        side=settings.side_of(target),
         fro=None,
         epsilon=None,
         n_tokens=n_tokens,
-        dtype=str((target.parameter if gradient is None else gradient).dtype).partition(".")[2],
+        dtype=str(dtype).partition(".")[2],
         method=None,
     )
-    if gradient is None:
-        return replace(entry, flags=("no_gradient",)), None
-    G = _scaled(target.matrix(gradient), scale)
-    with full_precision(G.device.type):
-        try:
-            found = _subspace(G, side, step, settings, memory)
-        except NonFinite as error:
-            flags, counts = ("non_finite",), {"n_nan": error.n_nan, "n_inf": error.n_inf}
-            return replace(entry, flags=flags, **counts), None
-        if found.fro == 0.0:
-            return replace(entry, fro=0.0, epsilon=0.0, flags=("zero_gradient",)), None
-        staleness = _staleness(G, side, step, found, memory)
-        sketch = count_sketch(G, settings.sketch_width, settings.seed).cpu().numpy()
-    _remember(step, found, memory)
-    entry = replace(
-        entry,
-        fro=found.fro,
-        epsilon=found.epsilon,
-        method=found.method,
-        flags=("restarted",) if found.restarted else (),
-        staleness=staleness,
-    )
-    return entry, Arrays(found.sigma, found.basis.float().cpu().numpy(), sketch)
+
+
+def measure(
+    gradients: Sequence[Gradient],
+    batch: str,
+    *,
+    step: int,
+    n_tokens: int | None,
+    settings: Settings,
+    scale: float = 1.0,
+) -> dict[str, tuple[Entry, Arrays | None]]:
+    """Entries and arrays, by name, of gradients divided by `scale`; memories are brought on."""
+    measured: dict[str, tuple[Entry, Arrays | None]] = {}
+    for group in _groups(gradients):
+        side = settings.side_of(group[0].target)
+        matrices = [_scaled(g.target.matrix(g.values), scale) for g in group]
+        with full_precision(matrices[0].device.type):
+            found = _subspaces(group, matrices, side, step, settings)
+            bases = [g.memory.earlier_bases(step) for g in group]
+            lines = ages(matrices, side, bases, found)
+            for one, G, result, aged in zip(group, matrices, found, lines, strict=True):
+                entry = entry_of(one.target, batch, one.values.dtype, n_tokens, settings)
+                arrays = None
+                if isinstance(result, NonFinite):
+                    counts = {"n_nan": result.n_nan, "n_inf": result.n_inf}
+                    entry = replace(entry, flags=("non_finite",), **counts)
+                elif result.fro == 0.0:
+                    entry = replace(entry, fro=0.0, epsilon=0.0, flags=("zero_gradient",))
+                else:
+                    entry = _certified(entry, result, aged, one.memory.next_step)
+                    sketch = count_sketch(G, settings.sketch_width, settings.seed).cpu().numpy()
+                    basis = result.basis.float().cpu().numpy()
+                    arrays = Arrays(result.sigma, basis, sketch)
+                    _remember(step, result, one.memory)
+                measured[one.target.name] = entry, arrays
+    return measured
 
 
 def measure_next_step(
-    target: Target,
-    gradient: Tensor | None,
-    *,
-    step: int,
-    settings: Settings,
-    memory: Memory,
-    scale: float = 1.0,
+    gradients: Sequence[Gradient], *, step: int, settings: Settings, scale: float = 1.0
 ) -> None:
-    """How the latest basis fits the gradient of the step after it: drift apart from noise.
+    """How the latest bases fit the gradients of the step after them: drift apart from noise.
 
     Both this gradient's subspace and that of the next record start from the same basis, so that
     their overlaps with it can be compared.
     """
-    if gradient is None or 1 not in memory.kept:
-        return
-    G, side = _scaled(target.matrix(gradient), scale), settings.side_of(target)
-    last, basis = memory.kept[1]
-    with full_precision(G.device.type):
-        try:
-            found = _subspace(G, side, step, settings, memory)
-        except NonFinite:
-            return
-        if found.fro > 0.0:
-            (memory.next_step,) = age(G, side, {step - last: basis}, found)
+    for group in _groups([g for g in gradients if 1 in g.memory.kept]):
+        side = settings.side_of(group[0].target)
+        matrices = [_scaled(g.target.matrix(g.values), scale) for g in group]
+        with full_precision(matrices[0].device.type):
+            found = _subspaces(group, matrices, side, step, settings)
+            bases = [g.memory.latest_basis(step) for g in group]
+            for gradient, lines in zip(group, ages(matrices, side, bases, found), strict=True):
+                if lines:
+                    (gradient.memory.next_step,) = lines
 
 
-def age(
-    G: Tensor, side: Side, bases: Mapping[int, Tensor], found: LeadingSubspace
-) -> list[Staleness]:
-    """How earlier bases P (d, l), keyed by their age in steps, fit G and its own basis Q (`found`).
-
-    One product with all of them at once: (PᵀG, or GP on the right) and QᵀP.
-    """
-    if not bases:
-        return []
-    P = torch.cat([basis.to(G) for basis in bases.values()], dim=1)
-    widths = [basis.shape[1] for basis in bases.values()]
-    starts = np.cumsum([0, *widths[:-1]])
-    inside = project(G, side, P).double().square_().sum(1).cpu().numpy()
-    shared = (found.basis.T @ P).double().square_().sum(0).cpu().numpy()
-    return [
-        Staleness(
-            lag_steps=lag,
-            captured=min(float(energy) / found.fro**2, 1.0),
-            overlap=min(float(both) / min(width, found.sigma.size), 1.0),
-        )
-        for lag, width, energy, both in zip(
-            bases,
-            widths,
-            np.add.reduceat(inside, starts),
-            np.add.reduceat(shared, starts),
-            strict=True,
-        )
-    ]
-
-
-def project(G: Tensor, side: Side, P: Tensor) -> Tensor:
-    """PᵀG (l, n), or (GP)ᵀ (l, m) on the right."""
-    return P.to(G).T @ G if side == "left" else (G @ P.to(G)).T
-
-
-def inner_product(A: Tensor, B: Tensor) -> float:
-    """⟨A, B⟩ in float64, a block of rows at a time."""
-    rows = max(1, BLOCK // max(A.shape[1], 1))
-    blocks = zip(A.split(rows), B.split(rows), strict=True)
-    return float(sum(torch.sum(a.double() * b.double()) for a, b in blocks))
+def _groups(gradients: Sequence[Gradient]) -> list[list[Gradient]]:
+    """Gradients of one shape, precision and device, of which GROUPED entries may be together."""
+    groups: list[list[Gradient]] = []
+    latest: dict[tuple[int, int, torch.dtype, torch.device], list[Gradient]] = {}
+    for one in gradients:
+        rows, cols = one.target.rows, one.target.cols
+        kind = rows, cols, one.values.dtype, one.values.device
+        if kind not in latest or (len(latest[kind]) + 1) * rows * cols > GROUPED:
+            latest[kind] = []
+            groups.append(latest[kind])
+        latest[kind].append(one)
+    return groups
 
 
 def _scaled(G: Tensor, scale: float) -> Tensor:
     return G if scale == 1.0 else G / scale
 
 
-def _subspace(
-    G: Tensor, side: Side, step: int, settings: Settings, memory: Memory
-) -> LeadingSubspace:
-    return leading_subspace(
-        G,
+def _subspaces(
+    group: Sequence[Gradient], matrices: Sequence[Tensor], side: Side, step: int, settings: Settings
+) -> list[LeadingSubspace | NonFinite]:
+    return leading_subspaces(
+        matrices,
         settings.rank,
-        previous=memory.previous,
-        previous_epsilon_ratio=memory.epsilon_ratio,
+        previous=[g.memory.previous for g in group],
+        previous_epsilon_ratios=[g.memory.epsilon_ratio for g in group],
         side=side,
         seed=(settings.seed + (step + 1) * SEED_STRIDE) % 2**63,
     )
 
 
-def _staleness(
-    G: Tensor, side: Side, step: int, found: LeadingSubspace, memory: Memory
-) -> tuple[Staleness, ...]:
-    """By rising lag; the single step after the last record comes first."""
-    bases = {step - made: basis for made, basis in memory.kept.values() if made < step}
-    lines = age(G, side, bases, found)
-    if memory.next_step is not None:
-        lines.append(memory.next_step)
-    return tuple(sorted(lines, key=lambda line: line.lag_steps))
+def _certified(
+    entry: Entry, found: LeadingSubspace, lines: list[Staleness], next_step: Staleness | None
+) -> Entry:
+    """Staleness by rising lag; the single step after the last record comes first."""
+    if next_step is not None:
+        lines = [*lines, next_step]
+    return replace(
+        entry,
+        fro=found.fro,
+        epsilon=found.epsilon,
+        method=found.method,
+        flags=("restarted",) if found.restarted else (),
+        staleness=tuple(sorted(lines, key=lambda line: line.lag_steps)),
+    )
 
 
 def _remember(step: int, found: LeadingSubspace, memory: Memory) -> None:

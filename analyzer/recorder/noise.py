@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from analyzer.errors import UsageError
-from analyzer.recorder.measuring import inner_product, project
 from analyzer.recorder.schema import NoiseArrays, NoiseEntry
 from analyzer.recorder.targets import Target
-from analyzer.spectral.warm_start import Side, full_precision
+from analyzer.spectral.product_range import full_precision
+from analyzer.spectral.warm_start import Side
 
 Probe = Callable[[int], Tensor]
+BLOCK = 2**20  # entries taken to float64 at once
 
 
 def probe_gradients(
@@ -58,13 +59,25 @@ def noise(
     norm_b, norm_c = (float(torch.linalg.vector_norm(G, dtype=torch.float64)) for G in (B, C))
     if not math.isfinite(norm_b + norm_c):
         return None
-    entry = NoiseEntry(target.name, n_tokens, inner_product(B, C), norm_b, norm_c)
+    entry = NoiseEntry(target.name, n_tokens, _inner_product(B, C), norm_b, norm_c)
     with full_precision(B.device.type):
-        inside_b, inside_c = (project(G, side, basis).double() for G in (B, C))  # (l, n) each
+        inside_b, inside_c = (_project(G, side, basis).double() for G in (B, C))  # (l, n) each
     return entry, NoiseArrays(
         cv=(inside_b * inside_c).sum(1).cumsum(0).cpu().numpy(),
         out=inside_b.square().sum(1).cumsum(0).cpu().numpy(),
     )
+
+
+def _project(G: Tensor, side: Side, P: Tensor) -> Tensor:
+    """PᵀG (l, n), or (GP)ᵀ (l, m) on the right."""
+    return P.to(G).T @ G if side == "left" else (G @ P.to(G)).T
+
+
+def _inner_product(A: Tensor, B: Tensor) -> float:
+    """⟨A, B⟩ in float64, a block of rows at a time."""
+    rows = max(1, BLOCK // max(A.shape[1], 1))
+    blocks = zip(A.split(rows), B.split(rows), strict=True)
+    return float(sum(torch.sum(a.double() * b.double()) for a, b in blocks))
 
 
 @contextmanager

@@ -183,8 +183,7 @@ class Recorder:
                     tensor=self._targets[0].name,
                     hint="an optimizer that steps in the backward pass needs hook='backward'",
                 )
-            for target in self._targets:
-                self._log.give(target, target.parameter.grad, scale)
+            self._log.give([(t, t.parameter.grad) for t in self._targets], scale)
         self._log.close_step()
 
     def _learning_rates(self) -> tuple[float, ...]:

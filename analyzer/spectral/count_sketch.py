@@ -33,7 +33,7 @@ class _Hash:
     rows: torch.Tensor  # (T,) int32, the rows in the order of their buckets
     starts: torch.Tensor  # (w,) int32, where each bucket begins in `rows`
     signs: torch.Tensor  # (T,) float32, sign of each entry of `rows`
-    fold: torch.Tensor  # (w, 16) int64, flat index into the (w, 16) bucket sums
+    fold: torch.Tensor  # (w·16,) int64, flat index into the (w, 16) bucket sums
     fold_signs: torch.Tensor  # (16,) float32
 
 
@@ -58,7 +58,9 @@ def count_sketch(G: torch.Tensor, width: int = 1024, seed: int = 0) -> torch.Ten
         mode="sum",
         per_sample_weights=hashed.signs,
     )
-    return sums.take(hashed.fold) @ hashed.fold_signs
+    # index_select: half the time of take.
+    folded = sums.view(-1).index_select(0, hashed.fold).view(width, ROW)
+    return folded @ hashed.fold_signs
 
 
 def sketch_cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
@@ -89,7 +91,7 @@ def _hash(entries: int, width: int, seed: int, device: torch.device) -> _Hash:
         rows=torch.from_numpy(order.astype(np.int32)).to(device),
         starts=torch.from_numpy(starts.astype(np.int32)).to(device),
         signs=torch.from_numpy(_signs(raw)[order]).to(device),
-        fold=torch.from_numpy(source * ROW + np.arange(ROW)).to(device),
+        fold=torch.from_numpy((source * ROW + np.arange(ROW)).reshape(-1)).to(device),
         fold_signs=torch.from_numpy(column_signs).to(device),
     )
 

@@ -13,24 +13,25 @@ Whatever Q is, as long as its columns are orthonormal, with ε = ‖G‖_F² −
 the left part by the interlacing of singular values, the right one since s_i² − ŝ_i² is at most the
 spectral norm of GᵀG − BᵀB ⪰ 0 and so at most its trace. The pass costs 6·m·n·k operations in the
 precision of G; norms, ε and the k×k eigenproblem are float64.
+
+Matrices of one shape take the pass together. Only products with them are made one by one: the rest
+are operations so small that starting them costs more than their arithmetic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analyzer.errors import ShapeMismatch, UsageError
-from analyzer.spectral.prepare import prepare
+from analyzer.errors import NonFinite, ShapeMismatch, UsageError
+from analyzer.spectral.product_range import Scaled, full_precision, scale_for_products
 
-COPIED = 1 << 18  # entries taken to float64 at once
 EXACT_UP_TO = 32  # short side; from there on a pass costs less than a Gram matrix's eigenvectors
 # ‖B‖² and the orthogonality of Q are those of computed matrices: the largest error observed, up to
 # 1024×2736, was 3.7 units above and 6.7 below.
@@ -76,71 +77,158 @@ def leading_subspace(
     for half precision, and leaves the global random generator alone.
     Raises NonFinite, ShapeMismatch (G or `previous`), UsageError (`rank`, `fresh`).
     """
-    if rank < 1 or fresh < 0:
-        raise UsageError(f"leading_subspace needs rank ≥ 1 and fresh ≥ 0, got {rank} and {fresh}")
     if G.ndim != 2:
         raise ShapeMismatch(f"expected a matrix, got shape {tuple(G.shape)}")
-    with torch.no_grad(), full_precision(G.device.type):
-        X, exponent, fro = _scaled(G.detach())
-        A = X if side == "left" or (side is None and G.shape[0] <= G.shape[1]) else X.T
-        if previous is not None and previous.shape[0] != A.shape[0]:
-            raise ShapeMismatch(f"a basis of {previous.shape[0]} rows for a side of {A.shape[0]}")
-        k = min(rank, *A.shape)
-        random = torch.Generator().manual_seed(seed)
-        if fro == 0.0:
-            eye = torch.eye(A.shape[0], k, dtype=A.dtype, device=A.device)
-            return LeadingSubspace(eye, np.zeros(k), 0.0, 0.0, "zero", False)
-        if min(A.shape) <= EXACT_UP_TO or k == min(A.shape):
-            found = rayleigh_ritz(A, _gram_basis(A, k), fro, "exact")
-        elif previous is None:
-            found = _cold(A, k, fro, random)
-        else:
-            found = rayleigh_ritz(A, _power(A, _start(A, previous, k, fresh, random)), fro, "warm")
-            if (
-                previous_epsilon_ratio is not None
-                and found.epsilon > (JUMP * previous_epsilon_ratio + JUMP_FLOOR) * fro**2
-            ):
-                other = _cold(A, k, fro, random)
-                found = replace(min(found, other, key=lambda s: s.epsilon), restarted=True)
-    unit = math.ldexp(1.0, exponent)
-    return replace(
-        found, sigma=found.sigma * unit, fro=fro * unit, epsilon=found.epsilon * unit * unit
+    (found,) = leading_subspaces(
+        [G],
+        rank,
+        previous=[previous],
+        previous_epsilon_ratios=[previous_epsilon_ratio],
+        side=side,
+        seed=seed,
+        fresh=fresh,
     )
+    if isinstance(found, NonFinite):
+        raise found
+    return found
+
+
+def leading_subspaces(
+    matrices: Sequence[torch.Tensor],
+    rank: int,
+    *,
+    previous: Sequence[torch.Tensor | None],
+    previous_epsilon_ratios: Sequence[float | None],
+    side: Side | None = None,
+    seed: int = 0,
+    fresh: int = 2,
+) -> list[LeadingSubspace | NonFinite]:
+    """`leading_subspace` of each of `matrices`, which share shape (m, n), precision and device.
+
+    Each has its own certificate and restart, or NonFinite in place of a result; their random
+    columns are the same. Raises ShapeMismatch (`previous`) and UsageError (`rank`, `fresh`).
+    """
+    if rank < 1 or fresh < 0:
+        raise UsageError(f"leading_subspace needs rank ≥ 1 and fresh ≥ 0, got {rank} and {fresh}")
+    m, n = matrices[0].shape
+    on_left = side == "left" or (side is None and m <= n)
+    d = m if on_left else n
+    for basis in previous:
+        if basis is not None and basis.shape[0] != d:
+            raise ShapeMismatch(f"a basis of {basis.shape[0]} rows for a side of {d}")
+    with torch.no_grad(), full_precision(matrices[0].device.type):
+        scaled = [_scaled_or_error(G) for G in matrices]
+        finite = [
+            _Matrix(one.X if on_left else one.X.T, one.fro, basis, ratio)
+            for one, basis, ratio in zip(scaled, previous, previous_epsilon_ratios, strict=True)
+            if isinstance(one, Scaled)
+        ]
+        found = iter(_subspaces(finite, min(rank, m, n), fresh, seed))
+    return [_in_units(next(found), one) if isinstance(one, Scaled) else one for one in scaled]
 
 
 def rayleigh_ritz(A: torch.Tensor, Q: torch.Tensor, fro: float, method: str) -> LeadingSubspace:
     """Ritz values and vectors of AAᵀ on the span of Q (d, k), and ε; `fro` is ‖A‖_F."""
-    B = (Q.T @ A).double()
-    values, W = torch.linalg.eigh((B @ B.T).cpu())
-    values = values.flip(0).clamp_(min=0.0).numpy()
-    epsilon = max(fro**2 - float(values.sum()), 0.0)
-    epsilon += ROUNDING * torch.finfo(A.dtype).eps * fro**2
-    return LeadingSubspace(
-        Q @ W.flip(1).to(Q), np.sqrt(values), fro, epsilon, method, restarted=False
-    )
+    return _rayleigh_ritz([_Matrix(A, fro, None, None)], Q.unsqueeze(0), method)[0]
 
 
-def _cold(A: torch.Tensor, k: int, fro: float, random: torch.Generator) -> LeadingSubspace:
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A (d, c) in the range of its products, ‖A‖_F, and what the step before left."""
+
+    A: torch.Tensor
+    fro: float
+    previous: torch.Tensor | None
+    previous_epsilon_ratio: float | None
+
+    def missed(self, found: LeadingSubspace) -> bool:
+        """Whether the certificate jumped."""
+        last = self.previous_epsilon_ratio
+        return last is not None and found.epsilon > (JUMP * last + JUMP_FLOOR) * self.fro**2
+
+
+def _subspaces(matrices: Sequence[_Matrix], k: int, fresh: int, seed: int) -> list[LeadingSubspace]:
+    found: dict[int, LeadingSubspace] = {}
+    cold: list[int] = []
+    warm: list[int] = []
+    for i, X in enumerate(matrices):
+        if X.fro == 0.0:
+            eye = torch.eye(X.A.shape[0], k, dtype=X.A.dtype, device=X.A.device)
+            found[i] = LeadingSubspace(eye, np.zeros(k), 0.0, 0.0, "zero", False)
+        elif min(X.A.shape) <= EXACT_UP_TO or k == min(X.A.shape):
+            found[i] = rayleigh_ritz(X.A, _gram_basis(X.A, k), X.fro, "exact")
+        else:
+            (cold if X.previous is None else warm).append(i)
+    found |= zip(cold, _cold([matrices[i] for i in cold], k, seed), strict=True)
+    found |= zip(warm, _warm([matrices[i] for i in warm], k, fresh, seed), strict=True)
+    missed = [i for i in warm if matrices[i].missed(found[i])]
+    for i, other in zip(missed, _cold([matrices[i] for i in missed], k, seed), strict=True):
+        found[i] = replace(min(found[i], other, key=lambda s: s.epsilon), restarted=True)
+    return [found[i] for i in range(len(matrices))]
+
+
+def _cold(matrices: Sequence[_Matrix], k: int, seed: int) -> list[LeadingSubspace]:
     """Random start and one power iteration (q = 1)."""
-    start = torch.linalg.qr(A @ _normal(A.shape[1], k, A, random)).Q
-    return rayleigh_ritz(A, _power(A, start), fro, "cold")
+    if not matrices:
+        return []
+    start = _normal(matrices[0].A.shape[1], k, matrices[0].A, seed)
+    Q = torch.linalg.qr(torch.stack([X.A @ start for X in matrices])).Q
+    return _rayleigh_ritz(matrices, _power(matrices, Q), "cold")
 
 
-def _power(A: torch.Tensor, Q: torch.Tensor) -> torch.Tensor:
-    """orth(A (Aᵀ Q)); QᵀA rather than AᵀQ, which the BLAS is slower at for row-major A."""
-    return torch.linalg.qr(A @ (Q.T @ A).T).Q
+def _warm(matrices: Sequence[_Matrix], k: int, fresh: int, seed: int) -> list[LeadingSubspace]:
+    """One pass from the last basis' leading columns and `fresh` random ones, or all it lacks."""
+    if not matrices:
+        return []
+    like = matrices[0].A
+    kept = [X.previous[:, : max(k - fresh, 0)].to(like) for X in matrices if X.previous is not None]
+    random = _normal(like.shape[0], k - min(Q.shape[1] for Q in kept), like, seed)
+    Q = torch.stack([torch.cat([Q, random[:, : k - Q.shape[1]]], dim=1) for Q in kept])
+    return _rayleigh_ritz(matrices, _power(matrices, Q), "warm")
 
 
-def _start(
-    A: torch.Tensor, previous: torch.Tensor, k: int, fresh: int, random: torch.Generator
-) -> torch.Tensor:
-    """The leading columns of the last basis and `fresh` random ones, or as many as are missing."""
-    kept = previous[:, : max(k - fresh, 0)].to(A)
-    return torch.cat([kept, _normal(A.shape[0], k - kept.shape[1], A, random)], dim=1)
+def _rayleigh_ritz(
+    matrices: Sequence[_Matrix], Q: torch.Tensor, method: str
+) -> list[LeadingSubspace]:
+    """The same for a stack of bases Q (number, d, k)."""
+    B = _project(matrices, Q).double()
+    values, W = torch.linalg.eigh((B @ B.mT).cpu())
+    bases = Q @ W.flip(2).to(Q)
+    squares = values.flip(1).clamp_(min=0.0).numpy()
+    rounding = ROUNDING * torch.finfo(Q.dtype).eps
+    return [
+        LeadingSubspace(
+            basis=basis,
+            sigma=np.sqrt(of_one),
+            fro=X.fro,
+            epsilon=max(X.fro**2 - float(of_one.sum()), 0.0) + rounding * X.fro**2,
+            method=method,
+            restarted=False,
+        )
+        for X, basis, of_one in zip(matrices, bases, squares, strict=True)
+    ]
 
 
-def _normal(rows: int, cols: int, like: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+def _power(matrices: Sequence[_Matrix], Q: torch.Tensor) -> torch.Tensor:
+    """orth(A (Aᵀ Q)) of a stack Q (number, d, k)."""
+    inside = _project(matrices, Q)
+    products = torch.empty_like(Q)
+    for X, B, out in zip(matrices, inside, products, strict=True):
+        torch.mm(X.A, B.T, out=out)
+    return torch.linalg.qr(products).Q
+
+
+def _project(matrices: Sequence[_Matrix], Q: torch.Tensor) -> torch.Tensor:
+    """QᵀA (number, k, c); not AᵀQ, which the BLAS is slower at for row-major A."""
+    products = Q.new_empty(len(matrices), Q.shape[2], matrices[0].A.shape[1])
+    for X, basis, out in zip(matrices, Q, products, strict=True):
+        torch.mm(basis.T, X.A, out=out)
+    return products
+
+
+def _normal(rows: int, cols: int, like: torch.Tensor, seed: int) -> torch.Tensor:
     """Columns of norm about 1, drawn on the CPU so that every device gets the same."""
+    random = torch.Generator().manual_seed(seed)
     return (torch.randn(rows, cols, generator=random) / math.sqrt(rows)).to(like)
 
 
@@ -153,43 +241,19 @@ def _gram_basis(A: torch.Tensor, k: int) -> torch.Tensor:
     return (leading if d <= c else torch.linalg.qr(X @ leading).Q).to(A)
 
 
-def _scaled(G: torch.Tensor) -> tuple[torch.Tensor, int, float]:
-    """X = 2^-exponent·G in float32 or float64, and ‖X‖_F summed in float64.
-
-    The exponent is 0, and X no copy, wherever fourth powers of what matters neither overflow nor
-    underflow in the precision of X: products reach ‖G‖_F² times a vector.
-    """
-    X = G if G.dtype in (torch.float32, torch.float64) else G.to(torch.float32)
-    fro = _frobenius(X)
-    limits = torch.finfo(X.dtype)
-    if math.sqrt(limits.tiny) * 1e9 < fro < math.sqrt(limits.max) * 1e-4 or not X.numel():
-        return X, 0, fro
-    largest = float(X.abs().max())
-    if not math.isfinite(largest):
-        prepare(G)  # raises with the counts
-    if largest == 0.0:
-        return X, 0, 0.0
-    # 2^-exponent has to be a normal number of that precision
-    low, high = math.frexp(limits.tiny)[1], math.frexp(limits.max)[1] - 8
-    exponent = min(max(math.frexp(largest)[1], low), high)
-    X = X * math.ldexp(1.0, -exponent)
-    return X, exponent, _frobenius(X)
-
-
-def _frobenius(X: torch.Tensor) -> float:
-    """‖X‖_F in float64. Copies and dot products take a third of a norm that converts entries."""
-    copies = (part.double() for part in X.reshape(-1).split(COPIED))
-    return math.sqrt(float(sum(torch.dot(copy, copy) for copy in copies)))
-
-
-@contextmanager
-def full_precision(device: str) -> Iterator[None]:
-    """Neither autocast nor TF32 or bf16 products: their errors would exceed the certificate."""
-    settings: Any = torch.backends.mkldnn if device == "cpu" else torch.backends.cuda
-    chosen = settings.matmul.fp32_precision
-    settings.matmul.fp32_precision = "ieee"
+def _scaled_or_error(G: torch.Tensor) -> Scaled | NonFinite:
     try:
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        settings.matmul.fp32_precision = chosen
+        return scale_for_products(G.detach())
+    except NonFinite as error:
+        return error
+
+
+def _in_units(found: LeadingSubspace, scaled: Scaled) -> LeadingSubspace:
+    """The subspace of X as that of G = 2^exponent·X."""
+    unit = math.ldexp(1.0, scaled.exponent)
+    return replace(
+        found,
+        sigma=found.sigma * unit,
+        fro=found.fro * unit,
+        epsilon=found.epsilon * unit * unit,
+    )

@@ -9,7 +9,7 @@ import torch
 
 from analyzer.errors import NonFinite, ShapeMismatch, UsageError
 from analyzer.spectral import LeadingSubspace, leading_subspace
-from analyzer.spectral.warm_start import Side, rayleigh_ritz
+from analyzer.spectral.warm_start import Side, leading_subspaces, rayleigh_ritz
 
 
 def closed(m: int, n: int, a: float, b: float) -> torch.Tensor:
@@ -182,6 +182,63 @@ def test_a_jump_of_the_certificate_restarts() -> None:
     assert found.epsilon < 0.1 * found.fro**2
     again = leading_subspace(other, 10, previous=found.basis, previous_epsilon_ratio=0.05)
     assert not again.restarted and again.method == "warm"
+
+
+def mixed_group(side: Side) -> tuple[list[torch.Tensor], list[torch.Tensor], list[float]]:
+    """60×90 matrices, bases from the step before, and its ε ratios: two plain ones, one of a new
+    direction that its basis misses, a zero, a NaN, an infinity, and two at the ends of the range.
+    """
+    rng = np.random.default_rng(4)
+    moving = list(trajectory(60, 90, 3, seed=4))
+    U, V = (torch.from_numpy(orthonormal(size, 1, rng)).float() for size in (60, 90))
+    rest = moving[1] - U @ (U.T @ moving[1])
+    new = rest - (rest @ V) @ V.T + 20.0 * U @ V.T
+    nan, inf = moving[1].clone(), moving[1].clone()
+    nan[2, 3], inf[59, 89] = torch.nan, -torch.inf
+    group = [moving[1], moving[2], new, torch.zeros(60, 90), nan, inf,
+             moving[1] * 1e-30, moving[2] * 1e34]  # fmt: skip
+    before = leading_subspace(moving[0], 9, side=side)
+    basis = before.basis
+    direction = U if side == "left" else V
+    blind = torch.linalg.qr(basis - direction @ (direction.T @ basis)).Q
+    bases = [basis, basis, blind, *[basis] * 5]
+    return group, bases, [before.epsilon / before.fro**2] * len(group)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_group_is_its_matrices_one_by_one(side: Side) -> None:
+    group, bases, ratios = mixed_group(side)
+    methods = []
+    for previous in (bases, [None] * len(group), [None, *bases[1:]]):
+        found = leading_subspaces(
+            group, 9, previous=previous, previous_epsilon_ratios=ratios, side=side, seed=5, fresh=0
+        )
+        for i, (one, G) in enumerate(zip(found, group, strict=True)):
+            options: dict[str, Any] = {
+                "previous": previous[i], "previous_epsilon_ratio": ratios[i],
+                "side": side, "seed": 5, "fresh": 0,
+            }  # fmt: skip
+            if isinstance(one, NonFinite):
+                with pytest.raises(NonFinite) as caught:
+                    leading_subspace(G, 9, **options)
+                counts = caught.value.n_nan, caught.value.n_inf, caught.value.first_index
+                assert (one.n_nan, one.n_inf, one.first_index) == counts
+                methods.append("non_finite")
+                continue
+            alone = leading_subspace(G, 9, **options)
+            assert (one.method, one.restarted) == (alone.method, alone.restarted)
+            assert one.fro == alone.fro
+            np.testing.assert_allclose(one.sigma, alone.sigma, rtol=1e-4)
+            assert one.epsilon == pytest.approx(alone.epsilon, rel=1e-4)
+            if one.method != "zero":
+                assert_certified(one, G, float(G.abs().max()))
+            methods.append(f"{one.method} again" if one.restarted else one.method)
+    last = ["zero", "non_finite", "non_finite"]
+    assert methods == [
+        *["warm", "warm", "cold again", *last, "warm", "warm"],
+        *["cold", "cold", "cold", *last, "cold", "cold"],
+        *["cold", "warm", "cold again", *last, "warm", "warm"],
+    ]
 
 
 def test_half_precision_is_computed_in_float32() -> None:
