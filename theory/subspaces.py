@@ -67,19 +67,27 @@ def pairwise(bases: Sequence[ArrayLike]) -> tuple[Array, Array]:
     """φ and θ_max, both (T, T), of every pair of T bases (d, r) with the same d and r.
 
     As `overlap` and `principal_angles` give them, with one QR factorisation a basis.
-    Raises ValueError like `overlap`.
+    Raises ValueError like `overlap`, and for bases of unequal r or none at all.
     """
-    stack = np.array([_orthonormal(basis) for basis in bases])  # (T, d, r)
+    units = [_orthonormal(basis) for basis in bases]
+    shapes = sorted({unit.shape for unit in units})
+    if len(shapes) != 1:
+        raise ValueError(f"bases of one shape are needed, got {shapes}")
+    stack = np.array(units)  # (T, d, r)
     count, d, r = stack.shape
     flat = stack.transpose(1, 0, 2).reshape(d, count * r)
     inner = (flat.T @ flat).reshape(count, r, count, r).transpose(0, 2, 1, 3)  # (T, T, r, r)
     phi = np.minimum(np.sum(inner**2, axis=(2, 3)) / r, 1.0)
     smallest = np.linalg.svd(inner, compute_uv=False)[..., -1]
     theta = np.arccos(np.clip(smallest, -1.0, 1.0))
-    for a, b in zip(*np.nonzero(np.triu(smallest**2 >= 0.5)), strict=True):
-        # The cosine has lost small angles; the sine has not.
-        sine = np.linalg.norm(stack[b] - stack[a] @ inner[a, b], 2)
-        theta[a, b] = theta[b, a] = np.arcsin(min(float(sine), 1.0))
+    # The cosine has lost small angles; the sine ‖(I - UUᵀ)V‖₂ has not.
+    first, second = np.nonzero(np.triu(smallest**2 >= 0.5))
+    squares = np.empty((first.size, r, r))
+    for pair, (a, b) in enumerate(zip(first, second, strict=True)):
+        outside = stack[b] - stack[a] @ inner[a, b]
+        squares[pair] = outside.T @ outside
+    sines = np.sqrt(np.clip(np.linalg.eigvalsh(squares)[:, -1], 0.0, 1.0))
+    theta[first, second] = theta[second, first] = np.arcsin(sines)
     return phi, theta
 
 

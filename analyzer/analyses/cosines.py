@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from analyzer.analyses.observations import Product
+from analyzer.spectral import low_rank_svd
 from analyzer.spectral.results import EPS, FloatArray
 from theory.gradient_maps import cosine_map, sketch_error
 
@@ -52,23 +53,30 @@ def of_blocks(
 
 
 def of_products(steps: Sequence[int], products: Sequence[Product]) -> Cosines:
-    """⟨P_a Q_aᵀ, P_b Q_bᵀ⟩ = tr((P_aᵀP_b)(Q_bᵀQ_a)), never forming a product.
+    """⟨P_a Q_aᵀ, P_b Q_bᵀ⟩ from the SVDs of the products, none of which is formed.
 
-    `error` says how much cancellation within the products, differences of others, may leave.
+    Dots of the factors as given would lose the square of what cancels within a difference of
+    products. `error` says how much of its rounding is left.
     """
-    count = len(products)
-    dots, scale = np.zeros((count, count)), np.zeros(count)
-    for a, first in enumerate(products):
-        scale[a] = float(np.linalg.norm(first.P) * np.linalg.norm(first.Q))
-        for b in range(a, count):
-            second = products[b]
-            value = float(np.sum((first.P.T @ second.P) * (first.Q.T @ second.Q)))
-            dots[a, b] = dots[b, a] = value
-    norms = np.sqrt(np.maximum(np.diag(dots), 0.0))
-    known = norms > 0.0
-    loss = float(np.max((scale[known] / norms[known]) ** 2, initial=1.0))
+    svds, losses = [], [0.0]
+    for one in products:
+        svd = low_rank_svd(one.P, one.Q)
+        rounding = 8.0 * EPS * float(np.linalg.norm(one.P) * np.linalg.norm(one.Q))
+        known = svd.fro_norm > rounding
+        losses += [rounding / svd.fro_norm] if known else []
+        svds.append(Product(svd.U * (svd.S / svd.fro_norm), svd.V) if known else None)
+    dots = np.zeros((len(svds), len(svds)))
+    for a, first in enumerate(svds):
+        for b, second in enumerate(svds[: a + 1]):
+            if first is not None and second is not None:
+                dots[a, b] = dots[b, a] = _inner(first, second)
     size = sum(products[0].P.shape) + sum(products[0].Q.shape) if products else 0
-    return Cosines(tuple(steps), _normalised(dots), min(2.0, _rounding(size) * loss))
+    return Cosines(tuple(steps), _normalised(dots), min(2.0, _rounding(size) + 4.0 * max(losses)))
+
+
+def _inner(first: Product, second: Product) -> float:
+    """tr((P_aᵀP_b)(Q_bᵀQ_a))."""
+    return float(np.sum((first.P.T @ second.P) * (first.Q.T @ second.Q)))
 
 
 def _normalised(dots: FloatArray) -> FloatArray:

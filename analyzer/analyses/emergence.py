@@ -1,86 +1,28 @@
-"""How low-rank the gradient of one matrix is along training, and what a low-rank method needs.
+"""How low-rank the gradient of one matrix is along training: from arrays in memory.
 
 J. Zhao et al., "GaLore", arXiv 2403.03507; A. Jaiswal et al., "From GaLore to WeLore",
-arXiv 2407.11239. The same summary serves everything that stands for a gradient: see
-`analyzer.analyses.gradient_sources`.
+arXiv 2407.11239.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from analyzer.analyses.cosines import of_arrays
-from analyzer.analyses.gradient_metrics import ENERGY, Metrics, metrics
 from analyzer.analyses.observations import Observation, Side, observe
-from analyzer.analyses.series import Noise, Overlap, Series, overlaps
+from analyzer.analyses.series import Noise, Series
+from analyzer.analyses.series_summary import Emergence, summarise_series
 from analyzer.errors import ShapeMismatch, UsageError
 from analyzer.spectral import CPU, Backend
-from theory.galore_advice import (
-    Advice,
-    Motion,
-    Worth,
-    energy_by_rank,
-    largest_gap,
-    smallest_rank,
-    subspace_motion,
-    worth_projecting,
-)
-from theory.gradient_maps import Saturation, saturation
-from theory.gradient_noise import (
-    Estimate,
-    batch_dots,
-    cross_validated_energy,
-    signal_fraction,
-)
+from theory.galore_advice import energy_by_rank
+from theory.gradient_noise import batch_dots
 
 Array = np.ndarray | torch.Tensor
 
-NO_NOISE = "no independent batches were recorded"
-NO_LAGS = "no gradients of neighbouring steps were recorded"
-NO_GRADIENT = "needs gradients, not what an optimizer made of them"
-
-
-@dataclass(frozen=True, slots=True)
-class Ceiling:
-    """Signal in the recorded minibatch gradients, averaged over the second half of the steps."""
-
-    signal_fraction: Estimate
-    energy_in: float | None  # what the leading directions of a batch hold of itself,
-    energy_out: float | None  # of another batch,
-    energy_cv: Estimate  # and of the expected gradient
-
-
-@dataclass(frozen=True, slots=True)
-class Emergence:
-    """One source of one matrix along a run.
-
-    `metrics` has an entry a step, `overlaps` one a pair of steps; `advice_rank`, `advice_gap`,
-    `motion` and `worth` name the measurement they rest on, or what is missing.
-    """
-
-    series: Series
-    rank: int
-    metrics: tuple[Metrics, ...]
-    overlaps: tuple[Overlap, ...]
-    saturation: Saturation
-    overlap_adjacent: float | None
-    overlap_late: float | None
-    ceiling: Ceiling | None
-    advice_rank: Advice
-    advice_gap: Advice
-    motion: Motion
-    worth: Worth | None
-
-    @property
-    def measured(self) -> tuple[Metrics, ...]:
-        """The steps at which there is a finite non-zero matrix."""
-        return tuple(m for m in self.metrics if m.stable_rank is not None)
+DEFAULT_RANK = 8
 
 
 def gradient_emergence(
@@ -88,151 +30,49 @@ def gradient_emergence(
     *,
     steps: Sequence[int] | None = None,
     independent: Sequence[tuple[Array, Array]] | None = None,
-    rank: int = 8,
+    rank: int | None = None,
     side: Side | None = None,
     source: str = "grad",
     backend: Backend = CPU,
 ) -> Emergence:
     """Spectra, subspaces, cosines and advice from gradients (m, n) of one matrix, one a step.
 
-    `steps` are 0, 1, … if not given. `independent[t]` holds the gradients of two further batches
-    at the same weights: they give the noise ceiling, without which advice rests on the gradient's
-    own batch. `rank` is that of energies and overlaps, `side` GaLore's by default (left for
-    m ≤ n). A zero or non-finite gradient is a gap with a flag.
-    Raises ShapeMismatch, UsageError (nothing given, rank < 1, steps not ascending).
+    `steps` are 0, 1, … if not given; others than ascending are put in order, which a flag of the
+    series says. `independent[t]` holds the gradients of two further batches at the same weights:
+    they give the noise ceiling, without which advice rests on the gradient's own batch. `rank` is
+    that of energies and overlaps, 8 (or the whole of a smaller matrix) by default; `side` is
+    GaLore's (left for m ≤ n). A zero or non-finite gradient is a gap with a flag.
+    Raises ShapeMismatch, UsageError (nothing given, a rank outside 1..min(m, n), a step twice).
     """
     numbers = tuple(range(len(gradients)) if steps is None else steps)
-    _check(gradients, numbers, independent)
+    rank = _check(gradients, numbers, independent, rank)
+    order = sorted(range(len(numbers)), key=lambda place: numbers[place])
+    flags = () if order == list(range(len(order))) else ("steps were not ascending: sorted",)
+    numbers = tuple(numbers[place] for place in order)
+    gradients = [gradients[place] for place in order]
+    others = [independent[place] for place in order] if independent is not None else []
     observations = [
         observe(G, step=step, rank=rank, side=side, backend=backend)
         for step, G in zip(numbers, gradients, strict=True)
     ]
     finite = [place for place, o in enumerate(observations) if o.is_finite]
     cosines = of_arrays(
-        [numbers[place] for place in finite], [np.asarray(gradients[place]) for place in finite]
+        [numbers[place] for place in finite], [_array(gradients[place]) for place in finite]
     )
-    noise = [
-        _noise(observations[place], gradients[place], *independent[place])
-        for place in finite
-        if independent is not None and not observations[place].is_empty
-    ]
-    return summarise_series(Series(source, None, tuple(observations), cosines, tuple(noise)), rank)
+    noise = []
+    for place in finite if others else ():
+        batches = [_array(G) for G in (gradients[place], *others[place])]
+        if not all(np.isfinite(G).all() for G in batches):
+            flags += (f"an independent batch of step {numbers[place]} is not finite",)
+        elif not observations[place].is_empty:
+            noise.append(_noise(observations[place], *batches))
+    series = Series(source, None, tuple(observations), cosines, tuple(noise), flags=flags)
+    return summarise_series(series, rank)
 
 
-def summarise_series(series: Series, rank: int) -> Emergence:
-    """Everything that follows from a series; `rank` is that of energies and overlaps."""
-    rows = tuple(metrics(o, rank) for o in series.observations)
-    pairs = tuple(overlaps(series.observations, rank))
-    cosines = series.cosines
-    ceiling = _ceiling(series.noise, rank) if series.noise else None
-    by_rank, worth = _advised_rank(series)
-    gap, motion = _advised_gap(series)
-    return Emergence(
-        series=series,
-        rank=rank,
-        metrics=rows,
-        overlaps=pairs,
-        saturation=saturation(cosines.values, steps=cosines.steps)
-        if cosines is not None and len(cosines.steps) > 1
-        else Saturation(None, None, None, None),
-        overlap_adjacent=_mean(_adjacent(pairs)),
-        overlap_late=_mean(_late(pairs)),
-        ceiling=ceiling,
-        advice_rank=by_rank,
-        advice_gap=gap,
-        motion=motion,
-        worth=worth,
-    )
-
-
-def late_noise(noise: Sequence[Noise]) -> Sequence[Noise]:
-    """Those of the second half of the steps."""
-    return noise[len(noise) // 2 :]
-
-
-def _ceiling(noise: Sequence[Noise], rank: int) -> Ceiling:
-    late = late_noise(noise)
-    at = [min(rank, n.cv.size) - 1 for n in late]
-    dots = np.array([n.dot_bc for n in late])
-    squares = np.array([n.norm_b**2 for n in late])
-    out = np.array([n.out[i] for n, i in zip(late, at, strict=True)])
-    inside = _mean(float(n.energy_in[i]) for n, i in zip(late, at, strict=True))
-    return Ceiling(
-        signal_fraction=signal_fraction(dots, [n.norm_b for n in late], [n.norm_c for n in late]),
-        energy_in=inside,
-        energy_out=float(out.sum() / squares.sum()) if squares.sum() else None,
-        energy_cv=cross_validated_energy([n.cv[i] for n, i in zip(late, at, strict=True)], dots),
-    )
-
-
-def _advised_rank(series: Series) -> tuple[Advice, Worth | None]:
-    """From another batch's energy where it was measured, else from the gradient's own."""
-    if series.source != "grad":
-        return Advice(None, NO_GRADIENT, "no_gradient"), None
-    late = late_noise(series.noise)
-    if late:
-        energies = _out_of_sample(late)
-        advice = smallest_rank(energies, ENERGY)
-    else:
-        energies = {}
-        in_sample = smallest_rank(_in_sample(series.observations), ENERGY, "in_sample")
-        advice = replace(in_sample, rests_on=f"{in_sample.rests_on}; {NO_NOISE}")
-    if advice.value is None:
-        return advice, None
-    shape = series.observations[0].rows, series.observations[0].cols
-    return advice, worth_projecting(advice.value, *shape, energies.get(advice.value), ENERGY)
-
-
-def _out_of_sample(noise: Sequence[Noise]) -> dict[int, float | None]:
-    """Rank → share of another batch's energy, over several steps."""
-    squares = sum(n.norm_b**2 for n in noise)
-    width = min(n.out.size for n in noise)
-    captured = sum((n.out[:width] for n in noise), np.zeros(width))
-    return {r + 1: float(captured[r] / squares) if squares else None for r in range(width)}
-
-
-def _in_sample(observations: Sequence[Observation]) -> dict[int, float | None]:
-    """Rank → mean share of the gradient's own energy in the second half of the steps."""
-    known = [o for o in observations if not o.is_empty and o.fro]
-    late = known[len(known) // 2 :]
-    if not late:
-        return {}
-    width = min(o.sigma.size for o in late)
-    shares = np.mean([np.cumsum((o.sigma / _fro(o)) ** 2)[:width] for o in late], axis=0)
-    return {r + 1: float(shares[r]) for r in range(width)}
-
-
-def _advised_gap(series: Series) -> tuple[Advice, Motion]:
-    if series.source != "grad":
-        return Advice(None, NO_GRADIENT, "no_gradient"), Motion(None, None, NO_GRADIENT)
-    captured: dict[int, list[float]] = defaultdict(list)
-    overlap: dict[int, list[float]] = defaultdict(list)
-    for lag in series.lags:
-        captured[lag.steps].append(lag.captured)
-        if lag.overlap is not None:
-            overlap[lag.steps].append(lag.overlap)
-    if not captured:
-        return Advice(None, NO_LAGS, "lag_one_missing"), Motion(None, None, NO_LAGS)
-    gap = largest_gap({steps: _mean(values) for steps, values in captured.items()})
-    later = [steps for steps in overlap if steps > 1]
-    if 1 not in overlap or not later:
-        return gap, Motion(None, None, NO_LAGS)
-    return gap, subspace_motion(_mean(overlap[1]), _mean(overlap[max(later)]), max(later))
-
-
-def _adjacent(pairs: Sequence[Overlap]) -> Iterable[float]:
-    steps = sorted({p.step_a for p in pairs} | {p.step_b for p in pairs})
-    following = dict(itertools.pairwise(steps))
-    return [p.overlap for p in pairs if following.get(p.step_a) == p.step_b]
-
-
-def _late(pairs: Sequence[Overlap]) -> Iterable[float]:
-    steps = sorted({p.step_a for p in pairs} | {p.step_b for p in pairs})
-    late = set(steps[len(steps) // 2 :])
-    return [p.overlap for p in pairs if p.step_a in late]
-
-
-def _noise(observation: Observation, own: Array, second: Array, third: Array) -> Noise:
+def _noise(
+    observation: Observation, own: np.ndarray, second: np.ndarray, third: np.ndarray
+) -> Noise:
     """The dots of two further gradients with the leading directions of the first."""
     basis = observation.basis
     assert basis is not None
@@ -255,26 +95,32 @@ def _check(
     gradients: Sequence[Array],
     steps: tuple[int, ...],
     independent: Sequence[tuple[Array, Array]] | None,
-) -> None:
+    rank: int | None,
+) -> int:
+    """The rank, once everything fits."""
     if not len(gradients):
         raise UsageError("gradient_emergence needs at least one gradient")
     if len(steps) != len(gradients):
         raise UsageError(f"{len(steps)} steps for {len(gradients)} gradients")
-    if any(b <= a for a, b in itertools.pairwise(steps)):
-        raise UsageError(f"steps must ascend without repetition, got {list(steps)}")
+    if len(set(steps)) < len(steps):
+        raise UsageError(f"a step may be given once, got {list(steps)}")
     if independent is not None and len(independent) != len(gradients):
         raise UsageError(f"{len(independent)} pairs of batches for {len(gradients)} gradients")
     shapes = {tuple(G.shape) for G in gradients}
     shapes |= {tuple(G.shape) for pair in independent or () for G in pair}
     if len(shapes) > 1:
         raise ShapeMismatch(f"gradients of one shape are needed, got {sorted(shapes)}")
+    (shape,) = shapes
+    if len(shape) != 2 or not all(shape):
+        raise ShapeMismatch(f"gradients need shape (m, n), got {shape}")
+    if rank is not None and not 1 <= rank <= min(shape):
+        raise UsageError(f"rank must lie in 1..{min(shape)} for gradients of {shape}, got {rank}")
+    return min(DEFAULT_RANK, *shape) if rank is None else rank
 
 
-def _fro(observation: Observation) -> float:
-    assert observation.fro
-    return observation.fro
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return float(np.mean(known)) if known else None
+def _array(G: Array) -> np.ndarray:
+    """As numpy, in float32 where it has no such format (bfloat16)."""
+    if not isinstance(G, torch.Tensor):
+        return np.asarray(G)
+    host = G.detach().cpu()
+    return (host if host.dtype in (torch.float32, torch.float64) else host.float()).numpy()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.analyses.emergence import Emergence
 from analyzer.analyses.gradient_metrics import Metrics
 from analyzer.analyses.gradient_sources import SOURCES, spectrum_kind
 from analyzer.analyses.observations import Observation
@@ -20,13 +19,12 @@ from analyzer.analyses.rows_emergence import (
     GradSpectrumRow,
 )
 from analyzer.analyses.series import Noise, Overlap
+from analyzer.analyses.series_summary import Emergence
 from analyzer.analyses.spectra import spectrum_info
 from analyzer.spectral import Spectrum
 from analyzer.store.columns import Row
 from analyzer.store.writing import SpectrumValues
 from theory.gradient_noise import cross_validated_energy, disattenuated_cosine, signal_fraction
-
-HALF_PRECISION = frozenset({"bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +101,9 @@ def _spectrum_row(
         precision=observation.precision,
         dtype=origin.dtype,
         origin_sha256=origin.sha256,
-        flags="; ".join((*observation.flags, *_warnings(observation))),
+        flags="; ".join((*observation.flags, *observation.warnings)),
         caution=SOURCES[series.source].caution,
     )
-
-
-def _warnings(observation: Observation) -> Iterator[str]:
-    origin = observation.origin
-    if origin.n_tokens is not None and origin.n_tokens < min(observation.rows, observation.cols):
-        yield "token_limited"
-    if observation.spectrum is not None and origin.dtype in HALF_PRECISION:
-        yield "rounded_tail"
 
 
 def _values(

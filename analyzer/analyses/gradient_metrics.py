@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.analyses.observations import Observation
-from theory.ritz_certificate import ritz_certificate
+from analyzer.analyses.spectra import noise_floor
+from theory.ritz_certificate import RitzCertificate, ritz_certificate
 from theory.spectral_summaries import (
     effective_rank_energy,
     numerical_rank,
@@ -69,7 +70,9 @@ def metrics(observation: Observation, rank: int) -> Metrics:
         effective_rank_energy=effective_rank_energy(s),
         participation_ratio=summary.participation_ratio,
         numerical_rank=numerical_rank(
-            s, max(observation.rows, observation.cols), observation.floor
+            s,
+            max(observation.rows, observation.cols),
+            noise_floor(observation.spectrum, observation.floor),
         ),
         r=r,
         energy_r=energy,
@@ -90,12 +93,13 @@ def _of_leading(observation: Observation, rank: int) -> Metrics:
             stable_rank=float((fro / s[0]) ** 2), r=r, energy_r=float(shares[r - 1]),
         )  # fmt: skip
     unit = float(np.ldexp(1.0, np.frexp(fro)[1]))  # squares of 1e-200 are nothing
-    found = ritz_certificate(
-        s / unit, (fro / unit) ** 2, observation.epsilon / unit / unit,
-        rows=observation.rows, cols=observation.cols, defect=0.0,
-    )  # fmt: skip
-    assert found.energy_lo is not None and found.energy_hi is not None
-    reached = np.flatnonzero(found.energy_lo >= ENERGY)
+    epsilon = observation.epsilon / unit / unit
+    found = _certificate(observation, unit, epsilon)
+    # ε bounds each σ_i² on its own; of their sums it does so only if it is all that is left out.
+    left_out = (fro / unit) ** 2 - float(np.sum((s / unit) ** 2))
+    sums = found if left_out <= epsilon else _certificate(observation, unit, left_out)
+    assert sums.energy_lo is not None and sums.energy_hi is not None
+    reached = np.flatnonzero(sums.energy_lo >= ENERGY)
     return Metrics(
         step=observation.step,
         fro=fro,
@@ -104,8 +108,17 @@ def _of_leading(observation: Observation, rank: int) -> Metrics:
         stable_rank_lo=found.stable_rank_lo,
         stable_rank_hi=found.stable_rank_hi,
         r=r,
-        energy_r=float(found.energy_lo[r - 1]),
-        energy_r_hi=float(found.energy_hi[r - 1]),
+        energy_r=float(sums.energy_lo[r - 1]),
+        energy_r_hi=float(sums.energy_hi[r - 1]),
         rank_at_energy=int(reached[0]) + 1 if reached.size else None,
         sigma_error=float(np.max(found.sigma_hi - found.sigma_lo)) * unit,
     )
+
+
+def _certificate(observation: Observation, unit: float, epsilon: float) -> RitzCertificate:
+    """In units of `unit`."""
+    assert observation.fro
+    return ritz_certificate(
+        observation.sigma / unit, (observation.fro / unit) ** 2, epsilon,
+        rows=observation.rows, cols=observation.cols, defect=0.0,
+    )  # fmt: skip

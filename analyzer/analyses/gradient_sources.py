@@ -32,17 +32,17 @@ SOURCES: dict[str, Source] = {
     "adam_update": Source(
         "m̂/(√v̂ + ε)",
         "the spectrum of the step that Adam takes",
-        "division entry by entry raises the rank above the gradient's (about 1.6 times)",
+        "division entry by entry raises the rank above the gradient's (1.6 times in a small model)",
     ),
     "delta_prev": Source(
         "W_t − W_{t−1}, t−1 the checkpoint before",
         "the spectrum of the update between two checkpoints",
-        "sums many steps and weight decay: stable ranks are about 2.6 times the gradient's",
+        "sums many steps and weight decay: not the gradient's rank (2.6 times it in a small model)",
     ),
     "delta_init": Source(
         "W_t − W_0",
         "the spectrum of the whole update",
-        "sums all steps and weight decay: stable ranks are about 2.6 times the gradient's",
+        "sums all steps and weight decay: not the gradient's rank (2.6 times it in a small model)",
     ),
     "cumulative": Source(
         "Σ G Gᵀ (left) or Σ Gᵀ G (right) over the steps recorded so far",

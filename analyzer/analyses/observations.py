@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from analyzer.errors import NonFinite, UsageError
+from analyzer.errors import NonFinite, ShapeMismatch, UsageError
 from analyzer.spectral import CPU, Backend, LowRankSVD, low_rank_svd, svd_topk, svdvals
+from analyzer.spectral.difference import Difference
 from analyzer.spectral.results import EPS, FloatArray, Spectrum, TopK
 from analyzer.spectral.warm_start import Side
-from theory.storage_noise import UNIT_ROUNDOFF
+from theory.storage_noise import UNIT_ROUNDOFF, storage_floor
+
+HALF_PRECISION = frozenset({"bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class Origin:
 class Observation:
     """Leading singular values σ̂ (l,) and singular vectors (d, l') of a matrix (rows, cols).
 
-    `spectrum` holds all singular values where they were computed. Otherwise σ̂ are Ritz values:
+    `spectrum` holds all singular values, of a low-rank product those that its factors allow, where
+    they were computed. Otherwise σ̂ are Ritz values:
     σ̂_i² ≤ σ_i² ≤ σ̂_i² + `epsilon`, or estimates without a bound (`epsilon` None). `angle` bounds
     sin θ_max between the computed leading subspace of the asked rank and the true one; None without
     a gap behind it, or where it is not known. Singular values below twice `floor` are rounding of
@@ -77,29 +81,56 @@ class Observation:
     def is_finite(self) -> bool:
         return not any(flag.startswith("non_finite") for flag in self.flags)
 
+    @property
+    def directions(self) -> int:
+        """Columns of the basis that are singular vectors, not what rounding put after them."""
+        if self.basis is None:
+            return 0
+        kept = self.basis.shape[1]
+        if self.is_empty:
+            return kept  # a subspace that was stored as such
+        unit = UNIT_ROUNDOFF.get(self.precision, UNIT_ROUNDOFF["float64"])
+        rounding = 2.0 * max(self.rows, self.cols) * unit * float(self.sigma[0])
+        return int(np.count_nonzero(self.sigma[:kept] > max(rounding, 2.0 * self.floor)))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What limits the numbers: a batch smaller than the matrix, rounding of the storage."""
+        tokens, dtype = self.origin.n_tokens, self.origin.dtype
+        known = {
+            "token_limited": tokens is not None and tokens < min(self.rows, self.cols),
+            "rounded_tail": self.spectrum is not None and dtype in HALF_PRECISION,
+            "rounding_only": bool(np.all(self.sigma <= 2.0 * self.floor)) and not self.is_empty,
+        }
+        return tuple(flag for flag, holds in known.items() if holds)
+
 
 def observe(
-    matrix: np.ndarray | torch.Tensor | Product,
+    matrix: np.ndarray | torch.Tensor | Difference | Product,
     *,
     step: int = 0,
     rank: int = 8,
     side: Side | None = None,
+    dtype: str | None = None,
     backend: Backend = CPU,
 ) -> Observation:
     """All singular values of a matrix and its `rank` leading vectors on `side`.
 
-    `side` defaults to GaLore's: left for rows ≤ columns. NaN or infinities give an empty
+    `side` defaults to GaLore's: left for rows ≤ columns. `dtype` is that of the storage, if the
+    matrix was converted from it. NaN or infinities give an empty
     observation with their counts in its flags, a zero matrix an empty one. Raises UsageError for
-    rank < 1.
+    rank < 1, ShapeMismatch for what is no matrix.
     """
     if rank < 1:
         raise UsageError(f"the rank of a subspace must be at least 1, got {rank}")
     if isinstance(matrix, Product):
         rows, cols = matrix.P.shape[0], matrix.Q.shape[0]
-    else:
+    elif matrix.ndim == 2:
         rows, cols = matrix.shape
+    else:
+        raise ShapeMismatch(f"expected a matrix, got shape {tuple(matrix.shape)}")
     chosen = side or default_side(rows, cols)
-    dtype = "float64" if isinstance(matrix, Product) else str(matrix.dtype).rpartition(".")[2]
+    dtype = dtype or _dtype(matrix)
     empty = Observation(step, rows, cols, chosen, None, np.empty(0), None, origin=Origin(dtype))
     try:
         if isinstance(matrix, Product):
@@ -155,9 +186,21 @@ def without_matrix(
 
 
 def _floor(spectrum: Spectrum, rows: int, cols: int, dtype: str) -> float:
-    """So that twice of it is the rank tolerance max(m, n)·ε·σ₁ of the stored dtype."""
+    """So that twice of it is the rank tolerance max(m, n)·ε·σ₁ of the stored dtype.
+
+    In half precision that exceeds σ₁ from 128 or 1024 rows on; there it is the noise of rounding.
+    """
+    if dtype in HALF_PRECISION:
+        return storage_floor(spectrum.fro_norm, rows, cols, dtype)
     largest = float(spectrum.singular_values[0])
     return max(rows, cols) * UNIT_ROUNDOFF.get(dtype, 0.0) * largest
+
+
+def _dtype(matrix: np.ndarray | torch.Tensor | Difference | Product) -> str:
+    """Of an array; products and differences are formed in float64."""
+    if isinstance(matrix, Product | Difference):
+        return "float64"
+    return str(matrix.dtype).rpartition(".")[2]
 
 
 def _zero(empty: Observation) -> Observation:
@@ -170,17 +213,15 @@ def _of_product(matrix: Product, empty: Observation, rank: int, backend: Backend
     error = 8 * EPS * float(np.linalg.norm(matrix.P) * np.linalg.norm(matrix.Q))
     if not svd.S.max(initial=0.0) > error:
         return _zero(empty)
-    sigma = np.zeros(min(empty.rows, empty.cols))
-    sigma[: svd.S.size] = svd.S
     spectrum = Spectrum(
-        sigma, np.full(sigma.size, error), "qr_core", "float64", True, svd.fro_norm, None
+        svd.S, np.full(svd.S.size, error), "qr_core", "float64", True, svd.fro_norm, None
     )
     vectors = svd.U if empty.side == "left" else svd.V
     kept = min(rank, int(np.count_nonzero(error < svd.S)))
     return replace(
         empty,
         fro=svd.fro_norm,
-        sigma=sigma,
+        sigma=svd.S,
         basis=vectors[:, :kept],
         angle=_gap_angle(error, svd, kept),
         spectrum=spectrum,
@@ -193,11 +234,11 @@ def _angle(top: TopK, spectrum: Spectrum) -> float | None:
     r = top.S.size
     if r == spectrum.singular_values.size and top.U.shape[0] == top.Vh.shape[1]:
         return 0.0  # the whole space
-    following = 0.0
+    unit, following = float(top.S[0]), 0.0
     if r < spectrum.singular_values.size:
         following = float(spectrum.singular_values[r] + spectrum.error[r])
-    gap = float(top.S[-1] - top.error[-1]) - following
-    residual = float(np.sqrt(2.0) * np.linalg.norm(top.residual))
+    gap = (float(top.S[-1] - top.error[-1]) - following) / unit
+    residual = float(np.sqrt(2.0) * np.linalg.norm(top.residual / unit))
     return min(1.0, residual / gap) if gap > residual else None
 
 

@@ -54,7 +54,9 @@ class GradSpectrumRow:
     )
     participation_ratio: float | None = column("(Σσ²)²/Σσ⁴; NULL without all singular values")
     numerical_rank: int | None = column(
-        "singular values above max(m, n)·ε·σ₁, ε of the stored dtype", unit="count"
+        "singular values above max(m, n)·ε·σ₁, ε of the stored dtype, or above twice the noise of "
+        "rounding to it (half precision, differences of weights)",
+        unit="count",
     )
     r: int | None = column("rank of energy_r", unit="count")
     energy_r: float | None = column(
@@ -76,7 +78,8 @@ class GradSpectrumRow:
     origin_sha256: str | None = column("SHA-256 of what was decomposed, or of what it came from")
     flags: str = column(
         "zero_gradient, non_finite, no_gradient, token_limited, rounded_tail (half-precision "
-        "storage: do not read effective_rank), restarted, base_start, first_start"
+        "storage: do not read effective_rank), rounding_only (no larger than what rounding the "
+        "weights leaves), restarted"
     )
     caution: str = column("what this source cannot say")
 

@@ -71,11 +71,11 @@ def overlaps(observations: Sequence[Observation], rank: int) -> list[Overlap]:
 
     Steps with fewer than the usual number of directions are left out.
     """
-    known = [o for o in observations if o.basis is not None]
+    known = [o for o in observations if o.directions]
     if len(known) < 2:
         return []
-    r = min(rank, max(_width(o) for o in known))
-    kept = evenly([o for o in known if _width(o) >= r], MOST_STEPS)
+    r = min(rank, max(o.directions for o in known))
+    kept = evenly([o for o in known if o.directions >= r], MOST_STEPS)
     phi, theta = subspaces.pairwise([_basis(o)[:, :r] for o in kept])
     return [
         _overlap(kept[a], kept[b], r, float(phi[a, b]), float(theta[a, b]))
@@ -87,9 +87,9 @@ def overlaps(observations: Sequence[Observation], rank: int) -> list[Overlap]:
 def crosswise(pairs: Iterable[tuple[Observation, Observation]], rank: int) -> Iterator[Overlap]:
     """Overlaps of observations of two sources, pair by pair."""
     for a, b in pairs:
-        if a.basis is None or b.basis is None or a.side != b.side:
+        r = min(rank, a.directions, b.directions)
+        if r < 1 or a.side != b.side:
             continue
-        r = min(rank, _width(a), _width(b))
         phi, theta = subspaces.pairwise([_basis(a)[:, :r], _basis(b)[:, :r]])
         yield _overlap(a, b, r, float(phi[0, 1]), float(theta[0, 1]))
 
@@ -97,7 +97,8 @@ def crosswise(pairs: Iterable[tuple[Observation, Observation]], rank: int) -> It
 def _overlap(a: Observation, b: Observation, r: int, phi: float, theta: float) -> Overlap:
     d = a.rows if a.side == "left" else a.cols
     known = None
-    if a.angle is not None and b.angle is not None and r == _width(a) == _width(b):
+    whole = r == _basis(a).shape[1] == _basis(b).shape[1]
+    if a.angle is not None and b.angle is not None and whole:
         known = min(1.0, a.angle + b.angle)
     chance = subspaces.chance_overlap(r, d)
     corrected = subspaces.chance_corrected(phi, r, d)
@@ -107,7 +108,3 @@ def _overlap(a: Observation, b: Observation, r: int, phi: float, theta: float) -
 def _basis(observation: Observation) -> FloatArray:
     assert observation.basis is not None
     return observation.basis
-
-
-def _width(observation: Observation) -> int:
-    return 0 if observation.basis is None else observation.basis.shape[1]

@@ -93,8 +93,8 @@ def show_emergence(
     run, last = tables.run_of(store, checkpoint)
     rows = tables.emergence_rows(store, run, last)
     title = f"Gradients of the run {run}"
-    note = tables.matrix_note(rows)
     people = tables.matrix_rows(rows)
+    note = tables.matrix_note(rows, people)
     emit(rows, title=title, as_json=as_json, as_csv=as_csv, note=note, for_people=people)
     if as_json or as_csv:
         return

@@ -51,6 +51,13 @@ _MEMORY = """
     SELECT convention, method, bf16_gigabytes FROM galore_memory
     WHERE run = ? AND checkpoint_id = ? AND (rank = ? OR rank IS NULL)
 """
+_COLUMN_NOTES = {
+    "cos_late": "cos, overlap: means within the second half; chance: that of random subspaces.",
+    "advised_rank": "rank: least that holds 90 % of another batch.",
+    "advised_gap": "gap: longest that loses at most 5 % of what is captured one step later (GaLore,"
+    " arXiv 2403.03507).",
+    "pruned_ratio": "erank W/k, pruned, LRC: weights at the end (WeLore, arXiv 2407.11239).",
+}
 _WORDS = {
     "stable_rank_end": "stable rank at the end",
     "cos_all": "mean cosine",
@@ -119,33 +126,30 @@ def source_rows(store: Store, run: str, checkpoint_id: int) -> list[dict[str, An
     return store.sql(_SOURCES, [run, checkpoint_id]).to_pylist()
 
 
-def matrix_note(rows: list[dict[str, Any]]) -> str:
-    """How to read the table of matrices."""
+def matrix_note(rows: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
+    """How to read the table of matrices, column by column as far as there is one."""
     source, batch = preferred(rows)
     own = [r for r in rows if (r["source"], r["batch_id"]) == (source, batch)]
     first, last = own[0]["step_first"], own[0]["step_last"]
-    steps = f"{max(r['n_steps'] for r in own)} steps from {first} to {last}"
     words = {
         "probe": "one fixed batch", "saved": "the saved gradients", "train": "the minibatches",
         None: source,
     }[batch]  # fmt: skip
-    text = f"From {words}, {steps}. sr: stable rank at the first step, its maximum, the last. "
-    if any(row["signal_fraction"] is not None for row in own):
-        text += (
+    there = set(shown[0]) if shown else set()
+    told = [
+        f"From {words}, {max(r['n_steps'] for r in own)} steps from {first} to {last}.",
+        "sr: stable rank at the first step, its maximum, the last.",
+    ]
+    if "energy_cv" in there:
+        told.append(
             f"E: share of energy in {own[0]['r']} directions, in the batch they come from and,"
             " cross-validated, in the expected gradient; signal: cosine of two independent"
-            " batches, the noise ceiling; these and cos, overlap are means of the second half"
+            " batches, the noise ceiling: all over the second half of the steps."
         )
     else:
-        text += (
-            f"E: share of energy in {own[0]['r']} directions of the batch they come from; cos,"
-            " overlap: means of the second half"
-        )
-    return (
-        f"{text}; chance: overlap of random subspaces. rank: least that holds 90 % of another"
-        " batch; gap: longest that loses at most 5 % of what is captured one step later (GaLore,"
-        " arXiv 2403.03507). erank W/k, pruned, LRC: weights at the end (WeLore, arXiv 2407.11239)."
-    )
+        told.append(f"E: share of energy in {own[0]['r']} directions at the last step.")
+    told += [text for name, text in _COLUMN_NOTES.items() if name in there]
+    return " ".join(told)
 
 
 def run_note(store: Store, run: str, checkpoint_id: int, rows: list[dict[str, Any]]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analyzer.analyses.emergence import Emergence, summarise_series
 from analyzer.analyses.emergence_rows import Place, crosswise_rows, emergence_rows
 from analyzer.analyses.series import Series, crosswise
+from analyzer.analyses.series_summary import Emergence, summarise_series
 from analyzer.scanning.trajectories import TrajectoryUnit
 from analyzer.scanning.trajectory_cumulative import beside_weights, cumulative_series
 from analyzer.scanning.trajectory_moments import gradient_series, moment_series

@@ -29,8 +29,12 @@ METHODS: tuple[Method, ...] = ("spearman", "pearson")
 TRAININGS: tuple[Training, ...] = ("full", "lora", "galore", "fira")
 CONVENTIONS: tuple[Convention, ...] = ("exact", "paper")
 
+# Matrices that the last checkpoint lacks belong to an earlier one: a run is summed up at its last.
+# Runs of several folders may share a name.
 _RUNS = """
-    SELECT DISTINCT run, checkpoint_id FROM emergence JOIN matrix USING (matrix_id)
+    SELECT e.run, arg_max(checkpoint_id, coalesce(c.step, 0)), arg_max(kind, coalesce(c.step, 0))
+    FROM emergence e JOIN matrix USING (matrix_id) JOIN checkpoint c USING (checkpoint_id)
+    GROUP BY e.run, left(c.path, length(c.path) - length(c.name))
 """
 _MATRICES = f"""
     SELECT source, batch_id, type, {", ".join(NUMBERS)},
@@ -45,15 +49,33 @@ _MATRICES = f"""
 
 def pending_runs(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
     """Runs, with their last checkpoint, that were followed but not summed up."""
-    query = f"{_RUNS} WHERE (run, checkpoint_id) NOT IN (SELECT (run, checkpoint_id) FROM {{}})"
-    return connection.execute(query.format(EmergenceCorrelationRow.TABLE)).fetchall()
+    correlated, counted = (
+        set(connection.execute(f'SELECT DISTINCT run, checkpoint_id FROM "{table}"').fetchall())
+        for table in (EmergenceCorrelationRow.TABLE, GaloreMemoryRow.TABLE)
+    )
+    return [
+        (run, checkpoint_id)
+        for run, checkpoint_id, kind in connection.execute(_RUNS).fetchall()
+        if ((run, checkpoint_id) not in counted and kind != "adapter")
+        or ((run, checkpoint_id) not in correlated and _has_pairs(connection, run, checkpoint_id))
+    ]
+
+
+def _has_pairs(connection: duckdb.DuckDBPyConnection, run: str, checkpoint_id: int) -> bool:
+    """Whether any source of a run has numbers to hold against any of the weights'."""
+    both = [f"count(coalesce({', '.join(names)})) > 0" for names in (NUMBERS, OUTCOMES)]
+    found = connection.execute(
+        f"SELECT source FROM ({_MATRICES}) GROUP BY source, batch_id HAVING {' AND '.join(both)}",
+        [run, checkpoint_id],
+    )
+    return bool(found.fetchall())
 
 
 def write_runs(connection: duckdb.DuckDBPyConnection) -> None:
     """Sum up every followed run anew: weights may have been analysed since."""
     for table in (EmergenceCorrelationRow.TABLE, GaloreMemoryRow.TABLE):
         connection.execute(f'DELETE FROM "{table}"')
-    for run, checkpoint_id in connection.execute(_RUNS).fetchall():
+    for run, checkpoint_id, _ in connection.execute(_RUNS).fetchall():
         rows: list[Row] = list(_correlations(connection, run, checkpoint_id))
         rows += _memory(connection, run, checkpoint_id)
         insert(connection, rows)

@@ -82,11 +82,14 @@ def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome
             [analysis, numbers],
         ).fetchall()
         before = {number for (number,) in again}
-        # A unit that covers several matrices is marked at one of them.
+        # A unit that covers several matrices is marked at one of them, which may be gone.
         stale = [
-            n for o in batch if analysis in o.unit.params and before & set(o.unit.matrix_ids)
+            n
+            for o in batch
+            if analysis in o.unit.params
+            and (len(o.unit.matrix_ids) > 1 or before & set(o.unit.matrix_ids))
             for n in o.unit.matrix_ids
-        ]  # fmt: skip
+        ]
         if not stale:
             continue
         connection.execute(

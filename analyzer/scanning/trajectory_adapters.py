@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from analyzer.analyses.observations import Product
@@ -10,29 +12,51 @@ from analyzer.checkpoints.adapters.types import TunedWeight
 from analyzer.errors import AdapterError
 from analyzer.scanning.drafts import Entry
 from analyzer.scanning.matrices import read_weight
-from analyzer.spectral import Backend, BaseSVD
+from analyzer.spectral import Backend, BaseSVD, low_rank_svd
+from theory.storage_noise import difference_floor, storage_floor
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An update, dense (rows, cols) float64 where an adapter makes no low-rank change.
+
+    Singular values below twice `floor` are rounding of the stored factors.
+    """
+
+    matrix: Product | torch.Tensor
+    floor: float = 0.0
 
 
 def adapter_change(
     later: Entry, earlier: Entry | None, start: Entry | None, backend: Backend
-) -> Product | torch.Tensor:
+) -> Change:
     """The adapted matrix at `later` minus that at `earlier`, or minus the base `start` if None.
 
-    Dense (rows, cols) float64 where an adapter is no low-rank change. Raises AdapterError where
-    the base is needed and there is none.
+    Raises AdapterError where the base is needed and there is none.
     """
     new = _update(later, start)
     old = _update(earlier, start) if earlier is not None else None
     if isinstance(new, LowRankDelta) and not isinstance(old, TunedWeight):
         product = Product(new.P, new.Q)
         if old is not None:  # both lack the same part of the base, if any
-            return product.minus(Product(old.P, old.Q))
+            return Change(product.minus(Product(old.P, old.Q)))
         if new.minus_base_rank:
             svd = BaseSVD.compute(_weight(start, later), backend)
-            return product.minus(Product(*svd.truncated(new.minus_base_rank)))
-        return product
+            moved = product.minus(Product(*svd.truncated(new.minus_base_rank)))
+            return Change(moved, _floor(product, later))
+        return Change(product)
     base = _weight(start, later).double()
-    return _tuned(new, base) - (base if old is None else _tuned(old, base))
+    return Change(_tuned(new, base) - (base if old is None else _tuned(old, base)))
+
+
+def _floor(product: Product, entry: Entry) -> float:
+    """What rounding both factors leaves of a product that was equal to a part of the base."""
+    assert entry.target is not None
+    dtypes = {tensor.name: tensor.dtype for tensor in entry.checkpoint.tensors()}
+    fro = low_rank_svd(product.P, product.Q).fro_norm
+    dtype = dtypes[entry.target.tensor_names[0]]
+    floor = storage_floor(fro, product.P.shape[0], product.Q.shape[0], dtype)
+    return difference_floor(floor, floor)
 
 
 def _update(entry: Entry, start: Entry | None) -> LowRankDelta | TunedWeight:

@@ -14,6 +14,7 @@ from analyzer.scanning.trajectories import TrajectoryUnit
 from analyzer.scanning.trajectory_moments import saved_gradient
 from analyzer.spectral.frequent_directions import FrequentDirections, empty, extend
 
+RESOLVED = 1e-6  # of the largest row's norm: the square root of what float64 leaves of its square
 FEWEST_DIRECTIONS = 32  # of the sketch; four times the rank asked for, if that is more
 
 
@@ -69,7 +70,7 @@ def _observed(
     last: Observation, state: FrequentDirections, fro: float, complete: bool
 ) -> Observation:
     norms = torch.linalg.vector_norm(state.sketch, dim=1)
-    kept = norms > 0.0
+    kept = norms > RESOLVED * norms.max()
     basis = (state.sketch[kept] / norms[kept, None]).T.numpy()
     found = from_ritz(
         norms[kept].numpy(), basis, step=last.step, shape=(last.rows, last.cols), side=last.side,

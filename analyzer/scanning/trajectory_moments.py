@@ -16,6 +16,7 @@ from analyzer.analyses.observations import (
     Product,
     default_side,
     observe,
+    without_matrix,
 )
 from analyzer.analyses.series import Series
 from analyzer.analyses.thinning import MOST_STEPS, evenly
@@ -26,7 +27,10 @@ from analyzer.errors import CheckpointError
 from analyzer.scanning.trajectories import Step, TrajectoryUnit
 from analyzer.spectral import Backend
 from analyzer.spectral.results import FloatArray
+from analyzer.spectral.warm_start import Side
+from theory.ritz_certificate import orthonormality_defect
 
+LARGEST_DEFECT = 0.05  # of PᵀP from I; rounding to bfloat16 leaves less than 0.02
 UNCORRECTED = "start at zero not corrected: the file does not hold step and betas"
 
 
@@ -62,7 +66,9 @@ class Moments:
 
     def matrix(self, entries: Callable[[slice], torch.Tensor]) -> torch.Tensor | Product:
         """The matrix (rows, cols) of some flat entries, lifted back from a projection."""
-        flat = entries(slice(None)).float()
+        flat = entries(slice(None))
+        if self.state.exp_avg().dtype != torch.float64:
+            flat = flat.float()  # which holds more digits than the moments have
         if self.state.projected is None:
             if self.info.index is None:
                 return self.info.select(flat.view(self.state.shape))
@@ -152,8 +158,9 @@ def _series(
     products: dict[int, Product] = {}
     for step, moments in held:
         matrix = moments.matrix(getattr(moments, source))
-        found = observe(matrix, step=step.number, rank=rank, backend=backend)
-        observations.append(replace(found, origin=_origin(moments)))
+        origin = _origin(moments)
+        found = observe(matrix, step=step.number, rank=rank, dtype=origin.dtype, backend=backend)
+        observations.append(replace(found, origin=origin))
         if isinstance(matrix, Product):
             products[step.number] = matrix
     known = [one for one, o in zip(held, observations, strict=True) if o.is_finite]
@@ -182,12 +189,15 @@ def _projector(step: Step, moments: Moments) -> Observation:
     assert projection is not None
     info = moments.info
     stored_side = default_side(*info.shape[:2]) if projection.side == "full" else projection.side
-    basis = _float64(moments.state.projector(stored_side))
-    swapped = {"left": "right", "right": "left"}[stored_side] if info.transposed else stored_side
-    return Observation(
-        step.number, info.rows, info.cols, "left" if swapped == "left" else "right",
-        None, np.empty(0), basis if stored_side == "left" else basis.T, method="projector",
-    )  # fmt: skip
+    stored = _float64(moments.state.projector(stored_side))
+    basis = stored if stored_side == "left" else stored.T
+    side: Side = "left" if (stored_side == "left") != info.transposed else "right"
+    shape = info.rows, info.cols
+    if not np.isfinite(basis).all():
+        return without_matrix(step.number, shape, side, ("non_finite: the projector",))
+    if orthonormality_defect(basis) > LARGEST_DEFECT:
+        return without_matrix(step.number, shape, side, ("the projector is not orthonormal",))
+    return Observation(step.number, *shape, side, None, np.empty(0), basis, method="projector")
 
 
 def _info(step: Step) -> MatrixInfo:

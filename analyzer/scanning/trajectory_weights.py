@@ -17,6 +17,7 @@ from analyzer.scanning.matrices import floor_of, read_weight
 from analyzer.scanning.trajectories import TrajectoryUnit
 from analyzer.scanning.trajectory_adapters import adapter_change
 from analyzer.spectral import Backend, count_sketch
+from analyzer.spectral.difference import Difference
 from theory.storage_noise import difference_floor
 
 SKETCH_WIDTH = 4096  # for updates that are rebuilt from factors and held one at a time
@@ -81,12 +82,13 @@ def _series(
     observations, products, sketches = [], [], []
     for pair in pairs:
         change = adapter_change(pair.later, pair.earlier, unit.start, backend)
-        found = observe(change, step=pair.step, rank=rank, backend=backend)
-        observations.append(replace(found, origin=Origin(found.origin.dtype, _sha(pair))))
-        if isinstance(change, Product):
-            products.append(change)
+        found = observe(change.matrix, step=pair.step, rank=rank, backend=backend)
+        origin, floor = Origin(found.origin.dtype, _sha(pair)), max(found.floor, change.floor)
+        observations.append(replace(found, floor=floor, origin=origin))
+        if isinstance(change.matrix, Product):
+            products.append(change.matrix)
         else:
-            sketches.append(count_sketch(change, SKETCH_WIDTH).numpy())
+            sketches.append(count_sketch(change.matrix, SKETCH_WIDTH).numpy())
     kept = evenly([i for i, o in enumerate(observations) if o.is_finite], MOST_STEPS)
     steps = [pairs[i].step for i in kept]
     cosines = None
@@ -100,7 +102,7 @@ def _series(
 def _of_weights(pair: Pair, rank: int, backend: Backend) -> Observation:
     assert pair.earlier is not None
     later, earlier = read_weight(pair.later), read_weight(pair.earlier)
-    delta = _minus(later, earlier)
+    delta = Difference(later, earlier)
     found = observe(delta, step=pair.step, rank=rank, backend=backend)
     floor = difference_floor(floor_of(later), floor_of(earlier))
     dtype = str(later.dtype).removeprefix("torch.")
@@ -117,15 +119,8 @@ def _cosines_of_weights(pairs: list[Pair], observations: list[Observation]) -> C
     return of_blocks(
         [pair.step for pair in kept],
         flat[0][0].numel(),
-        lambda part: [_minus(later[part], earlier[part]) for later, earlier in flat],
+        lambda part: [later[part].double() - earlier[part].double() for later, earlier in flat],
     )
-
-
-def _minus(later: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
-    """In float32, or float64 where one of them is: exact for neighbours of narrower formats."""
-    wide = torch.float64 in (later.dtype, earlier.dtype)
-    dtype = torch.float64 if wide else torch.float32
-    return later.to(dtype) - earlier.to(dtype)
 
 
 def _flat(entry: Entry) -> torch.Tensor:

@@ -16,6 +16,7 @@ from theory.subspaces import (
     gap_distance,
     geodesic_distance,
     overlap,
+    pairwise,
     principal_angles,
     q_galore_monitor,
     ritz_residual,
@@ -171,3 +172,32 @@ def test_q_galore_rule_ignores_signs_and_slides():
             q_galore_monitor(bad)
     with pytest.raises(ValueError, match="queue_size"):
         q_galore_monitor([e1], queue_size=0)
+
+
+@pytest.mark.parametrize(("d", "r"), [(12, 3), (5, 5), (7, 1)])
+def test_pairs_are_compared_as_one_by_one(d: int, r: int) -> None:
+    """Random subspaces, equal ones, and ones that are 1e-9 apart."""
+    rng = np.random.default_rng(0)
+    bases = [np.linalg.qr(rng.standard_normal((d, r)))[0] for _ in range(3)]
+    near = np.linalg.qr(bases[0] + 1e-9 * rng.standard_normal((d, r)))[0]
+    turned = bases[1] @ np.linalg.qr(rng.standard_normal((r, r)))[0]
+    bases += [near, turned, bases[2].astype(np.float32).astype(np.float64)]
+    phi, theta = pairwise(bases)
+    for a, b in itertools.product(range(len(bases)), repeat=2):
+        assert phi[a, b] == pytest.approx(overlap(bases[a], bases[b]), abs=1e-12)
+        wanted = principal_angles(bases[a], bases[b])[-1]
+        assert theta[a, b] == pytest.approx(wanted, rel=1e-6, abs=1e-14)
+    if r < d:
+        assert 1e-10 < theta[0, 3] < 1e-8
+    assert theta[1, 4] < 1e-14 and np.all(phi <= 1.0)
+
+
+def test_pairs_need_bases_of_one_shape() -> None:
+    assert pairwise([np.eye(4, 2)])[0] == pytest.approx(np.ones((1, 1)))
+    for other in (np.eye(4, 3), np.eye(5, 2)):
+        with pytest.raises(ValueError, match="bases of one shape"):
+            pairwise([np.eye(4, 2), other])
+    with pytest.raises(ValueError, match=r"bases of one shape are needed, got \[\]"):
+        pairwise([])
+    with pytest.raises(ValueError, match="not orthonormal"):
+        pairwise([np.eye(4, 2), 2 * np.eye(4, 2)])
