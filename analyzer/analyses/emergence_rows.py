@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from analyzer.analyses.gradient_metrics import Metrics
+from analyzer.analyses.gradient_metrics import Metrics, metrics
 from analyzer.analyses.gradient_sources import SOURCES, spectrum_kind
 from analyzer.analyses.observations import Observation
 from analyzer.analyses.rows_emergence import (
@@ -17,6 +17,7 @@ from analyzer.analyses.rows_emergence import (
     GradOverlapRow,
     GradSingularValueRow,
     GradSpectrumRow,
+    GradStalenessRow,
 )
 from analyzer.analyses.series import Noise, Overlap
 from analyzer.analyses.series_summary import Emergence
@@ -51,11 +52,15 @@ def emergence_rows(place: Place, found: Emergence) -> Iterator[Row | SpectrumVal
     for observation, numbers in zip(series.observations, found.metrics, strict=True):
         if series.source != "projector":
             yield _spectrum_row(place, found, observation, numbers)
+            for name, part in observation.blocks:
+                part = replace(part, origin=observation.origin)
+                yield _spectrum_row(place, found, part, metrics(part, found.rank), name)
             yield from _values(place, found, observation)
     yield from _overlap_rows(place, series.source, series.batch_id, found.overlaps, found)
     yield from _cosine_rows(place, found)
     if series.batch_id != "train":  # the minibatch shares the noise of the probe
         yield from (_noise_row(place, noise, found.rank) for noise in series.noise)
+    yield from _staleness_rows(place, found)
     yield _summary_row(place, found)
 
 
@@ -67,7 +72,11 @@ def crosswise_rows(
 
 
 def _spectrum_row(
-    place: Place, found: Emergence, observation: Observation, numbers: Metrics
+    place: Place,
+    found: Emergence,
+    observation: Observation,
+    numbers: Metrics,
+    block: str | None = None,
 ) -> GradSpectrumRow:
     series, origin = found.series, observation.origin
     return GradSpectrumRow(
@@ -77,6 +86,7 @@ def _spectrum_row(
         matrix=place.matrix,
         source=series.source,
         batch_id=series.batch_id,
+        block=block,
         n_tokens=origin.n_tokens,
         learning_rate=origin.learning_rate,
         m=observation.rows,
@@ -95,6 +105,8 @@ def _spectrum_row(
         energy_r=numbers.energy_r,
         energy_r_hi=numbers.energy_r_hi,
         rank_at_energy=numbers.rank_at_energy,
+        rank_at_95=numbers.rank_at_95,
+        rank_at_99=numbers.rank_at_99,
         sigma_error=numbers.sigma_error,
         snr=origin.snr,
         method=observation.method,
@@ -227,6 +239,23 @@ def _noise_row(place: Place, noise: Noise, rank: int) -> GradNoiseRow:
         energy_cv=energy.value,
         reason=fraction.reason or energy.reason,
     )
+
+
+def _staleness_rows(place: Place, found: Emergence) -> Iterator[GradStalenessRow]:
+    lags = sorted({lag.steps for lag in found.series.lags})
+    for steps in lags:
+        pairs = [lag for lag in found.series.lags if lag.steps == steps]
+        overlaps = [lag.overlap for lag in pairs if lag.overlap is not None]
+        yield GradStalenessRow(
+            matrix_id=place.matrix_id,
+            run=place.run,
+            matrix=place.matrix,
+            batch_id=found.series.batch_id,
+            lag=steps,
+            n=len(pairs),
+            captured=float(np.mean([lag.captured for lag in pairs])),
+            overlap=float(np.mean(overlaps)) if overlaps else None,
+        )
 
 
 def _summary_row(place: Place, found: Emergence) -> EmergenceRow:

@@ -40,7 +40,9 @@ class Metrics:
     r: int | None = None
     energy_r: float | None = None
     energy_r_hi: float | None = None
-    rank_at_energy: int | None = None
+    rank_at_energy: int | None = None  # 90 %
+    rank_at_95: int | None = None
+    rank_at_99: int | None = None
     sigma_error: float | None = None
 
 
@@ -78,6 +80,8 @@ def metrics(observation: Observation, rank: int) -> Metrics:
         energy_r=energy,
         energy_r_hi=min(1.0, energy + 2.0 * slack),
         rank_at_energy=rank_at_energy(s, ENERGY),
+        rank_at_95=rank_at_energy(s, 0.95),
+        rank_at_99=rank_at_energy(s, 0.99),
         sigma_error=float(error.max()),
     )
 
@@ -99,7 +103,8 @@ def _of_leading(observation: Observation, rank: int) -> Metrics:
     left_out = (fro / unit) ** 2 - float(np.sum((s / unit) ** 2))
     sums = found if left_out <= epsilon else _certificate(observation, unit, left_out)
     assert sums.energy_lo is not None and sums.energy_hi is not None
-    reached = np.flatnonzero(sums.energy_lo >= ENERGY)
+    reached = [int(np.argmax(sums.energy_lo >= q)) + 1 if sums.energy_lo[-1] >= q else None
+               for q in (ENERGY, 0.95, 0.99)]  # fmt: skip
     return Metrics(
         step=observation.step,
         fro=fro,
@@ -110,7 +115,9 @@ def _of_leading(observation: Observation, rank: int) -> Metrics:
         r=r,
         energy_r=float(sums.energy_lo[r - 1]),
         energy_r_hi=float(sums.energy_hi[r - 1]),
-        rank_at_energy=int(reached[0]) + 1 if reached.size else None,
+        rank_at_energy=reached[0],
+        rank_at_95=reached[1],
+        rank_at_99=reached[2],
         sigma_error=float(np.max(found.sigma_hi - found.sigma_lo)) * unit,
     )
 

@@ -6,6 +6,7 @@ summaries are then computed the same way for all of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,9 @@ from analyzer.spectral.warm_start import Side
 from theory.storage_noise import UNIT_ROUNDOFF, storage_floor
 
 HALF_PRECISION = frozenset({"bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"})
+
+
+_NO_BLOCKS: Mapping[str, slice] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class Observation:
     floor: float = 0.0
     flags: tuple[str, ...] = ()
     origin: Origin = Origin()
+    blocks: tuple[tuple[str, Observation], ...] = ()  # of a fused matrix, by name
 
     @property
     def is_empty(self) -> bool:
@@ -112,15 +117,36 @@ def observe(
     rank: int = 8,
     side: Side | None = None,
     dtype: str | None = None,
+    blocks: Mapping[str, slice] = _NO_BLOCKS,
     backend: Backend = CPU,
 ) -> Observation:
     """All singular values of a matrix and its `rank` leading vectors on `side`.
 
     `side` defaults to GaLore's: left for rows ≤ columns. `dtype` is that of the storage, if the
-    matrix was converted from it. NaN or infinities give an empty
-    observation with their counts in its flags, a zero matrix an empty one. Raises UsageError for
-    rank < 1, ShapeMismatch for what is no matrix.
+    matrix was converted from it. `blocks` are rows of a fused matrix that are observed by
+    themselves as well. NaN or infinities give an empty observation with their counts in its flags,
+    a zero matrix an empty one. Raises UsageError for rank < 1, ShapeMismatch for what is no matrix.
     """
+    whole = _observe(matrix, step, rank, side, dtype, backend)
+    parts = {name: _observe(_rows(matrix, part), step, rank, None, dtype, backend)
+             for name, part in blocks.items()}  # fmt: skip
+    return replace(whole, blocks=tuple(parts.items())) if parts else whole
+
+
+def _rows(
+    matrix: np.ndarray | torch.Tensor | Difference | Product, part: slice
+) -> np.ndarray | torch.Tensor | Difference | Product:
+    return Product(matrix.P[part], matrix.Q) if isinstance(matrix, Product) else matrix[part]
+
+
+def _observe(
+    matrix: np.ndarray | torch.Tensor | Difference | Product,
+    step: int,
+    rank: int,
+    side: Side | None,
+    dtype: str | None,
+    backend: Backend,
+) -> Observation:
     if rank < 1:
         raise UsageError(f"the rank of a subspace must be at least 1, got {rank}")
     if isinstance(matrix, Product):

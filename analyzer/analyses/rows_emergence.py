@@ -34,6 +34,7 @@ class GradSpectrumRow:
     matrix: str = column(_MATRIX)
     source: str = column(_SOURCE)
     batch_id: str | None = column(_BATCH)
+    block: str | None = column("q, k or v of a matrix that holds all three; NULL for the whole")
     n_tokens: int | None = column(
         "tokens in the gradient: its rank cannot exceed them", unit="count"
     )
@@ -67,6 +68,8 @@ class GradSpectrumRow:
         "least r with 90 % of Σσ², an upper bound if method is a sketch; NULL if not reached by it",
         unit="count",
     )
+    rank_at_95: int | None = column("the same for 95 %", unit="count")
+    rank_at_99: int | None = column("the same for 99 %", unit="count")
     sigma_error: float | None = column("largest absolute error of a singular value used here")
     snr: float | None = column("‖m̂‖²/Σv̂ of Adam's moments: 1 without any noise")
     method: str | None = column(
@@ -179,6 +182,26 @@ class GradNoiseRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GradStalenessRow:
+    """How well a subspace still fits the minibatch gradient some steps later, over a run."""
+
+    TABLE: ClassVar[str] = "grad_staleness"
+
+    matrix_id: int = column(_ANCHOR)
+    run: str = column(_RUN)
+    matrix: str = column(_MATRIX)
+    batch_id: str | None = column(_BATCH)
+    lag: int = column("steps from the subspace to the gradient; 0 is its own", unit="steps")
+    n: int = column("pairs of steps that were averaged", unit="count")
+    captured: float = column(
+        "mean of ‖PᵀG‖²/‖G‖²: a loss from lag 0 to 1 is sampling noise, later losses are drift",
+        unit="fraction",
+        source=_GALORE,
+    )
+    overlap: float | None = column("mean overlap with the later gradient's own subspace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmergenceRow:
     """One source of one matrix over a whole run."""
 
@@ -285,6 +308,7 @@ EMERGENCE_TABLES = (
     GradOverlapRow,
     GradCosineRow,
     GradNoiseRow,
+    GradStalenessRow,
     EmergenceRow,
 )
 RUN_TABLES = (EmergenceCorrelationRow, GaloreMemoryRow)

@@ -13,7 +13,6 @@ from analyzer.analyses.judging import intruder_rows
 from analyzer.analyses.spectra import noise_floor, spectrum_info
 from analyzer.analyses.tails import tail_row
 from analyzer.errors import WorkbenchError
-from analyzer.scanning.emergence import trajectory_rows
 from analyzer.scanning.jobs import Job, Unit
 from analyzer.scanning.matrices import (
     BaseMatrix,
@@ -25,7 +24,8 @@ from analyzer.scanning.matrices import (
 )
 from analyzer.scanning.nulls import Nulls
 from analyzer.scanning.options import Options
-from analyzer.scanning.trajectories import TrajectoryJob, TrajectoryUnit
+from analyzer.scanning.trajectories.rows import trajectory_rows
+from analyzer.scanning.trajectories.units import TrajectoryJob, TrajectoryUnit
 from analyzer.spectral import Backend, LowRankUpdate, Spectrum, svdvals
 from analyzer.store.columns import Row
 from analyzer.store.schema import DoneRow

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from analyzer.scanning.jobs import Job
 from analyzer.scanning.options import Options
-from analyzer.scanning.trajectories import TrajectoryJob
+from analyzer.scanning.trajectories.units import TrajectoryJob
 
 if TYPE_CHECKING:
     from analyzer.scanning.compute import Outcome, Tools

@@ -22,9 +22,9 @@ from analyzer.scanning.jobs import make_plan
 from analyzer.scanning.options import ANALYSES, Options
 from analyzer.scanning.pool import AnyJob, Progress, run_jobs
 from analyzer.scanning.registry import register
-from analyzer.scanning.run_summaries import pending_runs, write_runs
 from analyzer.scanning.saving import batches, event, now, write_batch
-from analyzer.scanning.trajectories import plan_trajectories
+from analyzer.scanning.trajectories.summaries import pending_runs, write_runs
+from analyzer.scanning.trajectories.units import plan_trajectories
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
 from analyzer.store.schema import ScanRow

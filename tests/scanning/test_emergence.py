@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import analyzer
+from analyzer.recorder import list_records
+from analyzer.recorder.records import open_record
 
 Table = Callable[..., list[dict[str, Any]]]
 Numbers = Callable[[np.ndarray, int], dict[str, float]]
@@ -350,6 +352,24 @@ def test_advice_rests_on_what_was_recorded(trained, table: Table) -> None:
         assert row["advised_gap"] == gap, row["advised_gap_basis"]
         (probe,) = table("emergence", matrix=name, source="grad", batch_id="probe")
         assert probe["advised_rank"] == row["advised_rank"] and probe["advised_gap"] is None
+
+
+def test_staleness_is_the_mean_of_what_was_recorded(trained, table: Table) -> None:
+    files = [open_record(path) for path in list_records(trained.root / "run")]
+    for name in {row["matrix"] for row in table("grad_staleness")}:
+        entries = [
+            e for f in files for e in f.header.entries if (e.batch, e.name) == ("train", name)
+        ]
+        captured: dict[int, list[float]] = {}
+        for entry in entries:
+            for stale in entry.staleness:
+                captured.setdefault(stale.lag_steps, []).append(stale.captured)
+        found = {row["lag"]: row for row in table("grad_staleness", matrix=name)}
+        assert set(found) == {0, *captured} and len(captured) > 1
+        assert found[0]["n"] == len(entries)
+        for lag, values in captured.items():
+            assert (found[lag]["n"], found[lag]["batch_id"]) == (len(values), "train")
+            assert found[lag]["captured"] == pytest.approx(float(np.mean(values)))
 
 
 def test_cosines_are_corrected_only_between_minibatches(table: Table) -> None:

@@ -105,7 +105,9 @@ def test_gpt2_is_read_output_by_input(tmp_path: Path, numbers: Numbers) -> None:
             for step in (2, 4):
                 path = tmp_path / f"run/checkpoint-{step}/optimizer.pt"
                 dense[step] = adam_of(path, names.index(name))[source].T
-                (row,) = table(summary, "grad_spectrum", matrix=name, source=source, step=step)
+                (row,) = table(
+                    summary, "grad_spectrum", matrix=name, source=source, step=step, block=None
+                )
                 agrees(row, dense[step], numbers)
             (pair,) = table(summary, "grad_cosine", matrix=name, source=source)
             assert pair["cosine"] == pytest.approx(cosine(dense[2], dense[4]), abs=1e-9)
@@ -113,11 +115,19 @@ def test_gpt2_is_read_output_by_input(tmp_path: Path, numbers: Numbers) -> None:
             load_file(tmp_path / f"run/checkpoint-{step}/model.safetensors")[name].T.astype(float)
             for step in (2, 4)
         ]
-        (row,) = table(summary, "grad_spectrum", matrix=name, source="delta_prev")
+        (row,) = table(summary, "grad_spectrum", matrix=name, source="delta_prev", block=None)
         agrees(row, W[1] - W[0], numbers)
         G = last[name].double().numpy().T
-        (row,) = table(summary, "grad_spectrum", matrix=name, source="grad", batch_id="saved")
-        agrees(row, G, numbers)
+        saved = table(summary, "grad_spectrum", matrix=name, source="grad", batch_id="saved")
+        agrees(saved[0], G, numbers)
+        if leaf == "attn.c_attn":  # whose rows are 16 of queries, 16 of keys, 16 of values
+            assert [row["block"] for row in saved] == [None, "q", "k", "v"]
+            for row, rows in zip(saved[1:], np.split(G, 3), strict=True):
+                agrees(row, rows, numbers)
+            updates = table(summary, "grad_spectrum", matrix=name, source="delta_prev", block="v")
+            agrees(updates[0], (W[1] - W[0])[32:], numbers)
+        else:
+            assert len(saved) == 1
         (row,) = table(
             summary, "grad_spectrum", matrix=name, source="grad", batch_id="train", step=2
         )

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from analyzer.analyses.emergence_rows import Place, crosswise_rows, emergence_rows
 from analyzer.analyses.series import Series, crosswise
 from analyzer.analyses.series_summary import Emergence, summarise_series
-from analyzer.scanning.trajectories import TrajectoryUnit
-from analyzer.scanning.trajectory_cumulative import beside_weights, cumulative_series
-from analyzer.scanning.trajectory_moments import gradient_series, moment_series
-from analyzer.scanning.trajectory_records import record_series
-from analyzer.scanning.trajectory_weights import delta_series, weight_observations
+from analyzer.scanning.trajectories.cumulative import beside_weights, cumulative_series
+from analyzer.scanning.trajectories.moments import gradient_series, moment_series
+from analyzer.scanning.trajectories.records import record_series
+from analyzer.scanning.trajectories.units import TrajectoryUnit
+from analyzer.scanning.trajectories.weights import delta_series, weight_observations
 from analyzer.spectral import Backend
 from analyzer.store.columns import Row
 from analyzer.store.writing import SpectrumValues

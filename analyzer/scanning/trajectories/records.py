@@ -15,7 +15,7 @@ from analyzer.analyses.series import Lag, Noise, Series
 from analyzer.analyses.thinning import MOST_STEPS, evenly
 from analyzer.recorder.records import RecordFile
 from analyzer.recorder.schema import Arrays, Entry, Header
-from analyzer.scanning.trajectories import TrajectoryUnit
+from analyzer.scanning.trajectories.units import TrajectoryUnit
 from analyzer.spectral.warm_start import Side
 
 

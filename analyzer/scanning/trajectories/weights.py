@@ -14,8 +14,8 @@ from analyzer.analyses.series import Series
 from analyzer.analyses.thinning import MOST_STEPS, evenly
 from analyzer.scanning.drafts import Entry
 from analyzer.scanning.matrices import floor_of, read_weight
-from analyzer.scanning.trajectories import TrajectoryUnit
-from analyzer.scanning.trajectory_adapters import adapter_change
+from analyzer.scanning.trajectories.adapters import adapter_change
+from analyzer.scanning.trajectories.units import TrajectoryUnit, blocks_of
 from analyzer.spectral import Backend, count_sketch
 from analyzer.spectral.difference import Difference
 from theory.storage_noise import difference_floor
@@ -82,7 +82,9 @@ def _series(
     observations, products, sketches = [], [], []
     for pair in pairs:
         change = adapter_change(pair.later, pair.earlier, unit.start, backend)
-        found = observe(change.matrix, step=pair.step, rank=rank, backend=backend)
+        found = observe(
+            change.matrix, step=pair.step, rank=rank, blocks=blocks_of(pair.later), backend=backend
+        )
         origin, floor = Origin(found.origin.dtype, _sha(pair)), max(found.floor, change.floor)
         observations.append(replace(found, floor=floor, origin=origin))
         if isinstance(change.matrix, Product):
@@ -103,7 +105,7 @@ def _of_weights(pair: Pair, rank: int, backend: Backend) -> Observation:
     assert pair.earlier is not None
     later, earlier = read_weight(pair.later), read_weight(pair.earlier)
     delta = Difference(later, earlier)
-    found = observe(delta, step=pair.step, rank=rank, backend=backend)
+    found = observe(delta, step=pair.step, rank=rank, blocks=blocks_of(pair.later), backend=backend)
     floor = difference_floor(floor_of(later), floor_of(earlier))
     dtype = str(later.dtype).removeprefix("torch.")
     return replace(found, floor=max(floor, found.floor), origin=Origin(dtype, _sha(pair)))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from analyzer.checkpoints.discover import Collection
+from analyzer.checkpoints.fused import fused_rows
 from analyzer.checkpoints.matching import match_names
 from analyzer.checkpoints.names import is_block_linear
 from analyzer.checkpoints.optimizer_state import ParameterState
@@ -17,7 +18,7 @@ from analyzer.recorder.records import RecordFile
 from analyzer.scanning.drafts import Entry, Problem
 from analyzer.scanning.jobs import is_judged
 from analyzer.scanning.options import Options
-from analyzer.scanning.trajectory_runs import (
+from analyzer.scanning.trajectories.runs import (
     Beside,
     Run,
     any_beside,
@@ -28,7 +29,7 @@ from analyzer.scanning.trajectory_runs import (
     read_records,
     step_number,
 )
-from analyzer.scanning.trajectory_stored import stored_units, superseded
+from analyzer.scanning.trajectories.stored import stored_units, superseded
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,13 @@ def _step(number: int, entry: Entry, beside: Beside) -> Step:
     moments = beside.moments.get(tensor) if tensor is not None else None
     gradient = beside.gradients.get(tensor) if tensor is not None else None
     return Step(number, entry, moments, gradient)
+
+
+def blocks_of(entry: Entry) -> dict[str, slice]:
+    """Rows of queries, keys and values, where they are stored as one matrix."""
+    if entry.matrix is not None:
+        return fused_rows(entry.matrix, entry.checkpoint.config)
+    return fused_rows(entry.base, {}) if entry.base is not None else {}
 
 
 def _flags(at: dict[int, Entry], kept: dict[int, Entry], numbers: dict[str, int]) -> Iterator[str]:

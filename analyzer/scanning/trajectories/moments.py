@@ -24,7 +24,7 @@ from analyzer.checkpoints.optimizer_state import ParameterState
 from analyzer.checkpoints.stored import StoredTensor, as_tensor, chunks
 from analyzer.checkpoints.tensors import MatrixInfo
 from analyzer.errors import CheckpointError
-from analyzer.scanning.trajectories import Step, TrajectoryUnit
+from analyzer.scanning.trajectories.units import Step, TrajectoryUnit, blocks_of
 from analyzer.spectral import Backend
 from analyzer.spectral.results import FloatArray
 from analyzer.spectral.warm_start import Side
@@ -115,8 +115,9 @@ def gradient_series(unit: TrajectoryUnit, rank: int, backend: Backend) -> Iterat
     for step, stored in held:
         info = _info(step)
         found = observe(
-            info.select(as_tensor(stored)), step=step.number, rank=rank, backend=backend
-        )
+            info.select(as_tensor(stored)), step=step.number, rank=rank,
+            blocks=blocks_of(step.entry), backend=backend,
+        )  # fmt: skip
         origin = Origin(stored.dtype, _sha(stored), learning_rate=_rate(step))
         observations.append(replace(found, origin=origin))
     kept = evenly([i for i, o in enumerate(observations) if o.is_finite], MOST_STEPS)
@@ -159,7 +160,14 @@ def _series(
     for step, moments in held:
         matrix = moments.matrix(getattr(moments, source))
         origin = _origin(moments)
-        found = observe(matrix, step=step.number, rank=rank, dtype=origin.dtype, backend=backend)
+        found = observe(
+            matrix,
+            step=step.number,
+            rank=rank,
+            dtype=origin.dtype,
+            blocks=blocks_of(step.entry),
+            backend=backend,
+        )
         observations.append(replace(found, origin=origin))
         if isinstance(matrix, Product):
             products[step.number] = matrix

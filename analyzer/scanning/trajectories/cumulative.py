@@ -10,8 +10,8 @@ import torch
 
 from analyzer.analyses.observations import Observation, Origin, from_ritz
 from analyzer.analyses.series import Series
-from analyzer.scanning.trajectories import TrajectoryUnit
-from analyzer.scanning.trajectory_moments import saved_gradient
+from analyzer.scanning.trajectories.moments import saved_gradient
+from analyzer.scanning.trajectories.units import TrajectoryUnit
 from analyzer.spectral.frequent_directions import FrequentDirections, empty, extend
 
 RESOLVED = 1e-6  # of the largest row's norm: the square root of what float64 leaves of its square
