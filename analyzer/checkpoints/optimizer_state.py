@@ -25,7 +25,7 @@ from analyzer.checkpoints.optimizer_file import (
 )
 from analyzer.checkpoints.parameter_order import Group, Slot, by_name, by_order
 from analyzer.checkpoints.side_files import side_file
-from analyzer.checkpoints.stored import StoredTensor, as_tensor
+from analyzer.checkpoints.stored import StoredTensor, as_tensor, stored_scalar
 from analyzer.checkpoints.torch_pickle import TensorRef, TorchFile, warnings
 from analyzer.errors import CheckpointError
 
@@ -189,7 +189,7 @@ def _settings(group: Mapping[str, Any], file: TorchFile) -> dict[str, float | No
 def _scalar(value: object, file: TorchFile) -> float | None:
     """A number, or the number in a tensor of one element."""
     if isinstance(value, TensorRef) and all(n == 1 for n in value.shape):
-        value = as_tensor(file.locate({"scalar": value})[0]).item()
+        value = stored_scalar(file.locate({"scalar": value})[0])
     return finite(value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,10 @@ from analyzer.errors import CorruptFile, UnsupportedFormat
 if TYPE_CHECKING:
     import torch
 
+_CODES = {
+    "float64": "<d", "float32": "<f", "bfloat16": "<f", "float16": "<e",
+    "int64": "<q", "int32": "<i", "int16": "<h", "int8": "<b", "uint8": "<B",
+}  # fmt: skip
 CHUNK = 1 << 20
 MAX_DIMS = 32
 MAX_EXTENT = 1 << 53
@@ -157,6 +162,22 @@ def _map(stored: StoredTensor, length: int) -> tuple[mmap.mmap, int]:
     except (OSError, ValueError) as error:
         raise _changed(stored, str(error)) from None
     return mapping, offset
+
+
+def stored_scalar(stored: StoredTensor) -> float | int:
+    """The number in a tensor of one element, without torch: step counters of optimizers.
+
+    Raises CorruptFile if the file shrank, UnsupportedFormat for a dtype that is no plain number.
+    """
+    data = b"".join(bytes(chunk) for chunk in chunks(stored))
+    if stored.dtype == "bfloat16":
+        data = b"\0\0" + data  # the upper half of a float32
+    code = _CODES.get(stored.dtype)
+    if code is None or len(data) != struct.calcsize(code):
+        raise UnsupportedFormat(
+            f"a {stored.dtype} where a number is expected", path=stored.path, tensor=stored.name
+        )
+    return struct.unpack(code, data)[0]
 
 
 def chunks(stored: StoredTensor) -> Iterator[bytes | memoryview]:

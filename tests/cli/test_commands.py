@@ -63,6 +63,31 @@ def test_a_repeated_scan_needs_no_torch(db: Path) -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
+def test_a_repeated_scan_of_a_training_run_needs_no_torch(tmp_path: Path, save_full) -> None:
+    """Steps of the optimizer, which it keeps as tensors, are read without it."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    for step in (5, 10):
+        weight = rng.standard_normal((12, 8)).astype(np.float32)
+        folder = save_full(tmp_path / f"run/checkpoint-{step}", {"layers.0.mlp.fc1.weight": weight})
+        parameter = torch.nn.Parameter(torch.from_numpy(weight))
+        optimizer = torch.optim.AdamW([("layers.0.mlp.fc1.weight", parameter)])
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    first = analyzer.scan(tmp_path, analyses=["emergence"])
+    assert first.n_computed == 1 and not first.problems
+    code = (
+        "import sys\nimport analyzer\n"
+        f"summary = analyzer.scan({str(tmp_path)!r}, analyses=['emergence'])\n"
+        "assert summary.n_stored == 1 and not summary.problems\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_scan_prints_pairing_first_and_results_on_stdout(checkpoints: Path) -> None:
     done = run("scan", checkpoints)
     assert done.returncode == 0
