@@ -14,7 +14,7 @@ from analyzer.spectral import low_rank_svd
 from analyzer.spectral.results import EPS, FloatArray
 from theory.gradient_maps import cosine_map, sketch_error
 
-BLOCK = 1 << 18  # entries of every step in memory at once
+BLOCK = 1 << 16  # entries of every step in memory at once
 
 
 @dataclass(frozen=True, slots=True)

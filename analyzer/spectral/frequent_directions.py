@@ -18,7 +18,10 @@ from dataclasses import dataclass
 import torch
 
 from analyzer.errors import ShapeMismatch, UsageError
-from analyzer.spectral.prepare import prepare
+from analyzer.spectral.backend import CPU
+from analyzer.spectral.prepare import fro_norm, prepare
+
+ROWS = 256  # taken to float64 at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +51,40 @@ def extend(state: FrequentDirections, rows: torch.Tensor) -> FrequentDirections:
     size, columns = state.sketch.shape
     if rows.ndim != 2 or rows.shape[1] != columns:
         raise ShapeMismatch(f"rows of shape {tuple(rows.shape)} for a sketch of {columns} columns")
-    block = rows.to(state.sketch)
-    added = float(torch.linalg.vector_norm(block)) ** 2
+    added = fro_norm(rows) ** 2
     if not math.isfinite(added):
         prepare(rows)  # raises with the counts
-    stack = torch.cat([state.sketch, block])
-    wide = stack.shape[0] <= columns
-    values, vectors = torch.linalg.eigh(stack @ stack.T if wide else stack.T @ stack)
-    values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(1)
+    wide = size + rows.shape[0] <= columns
+    stack = torch.cat([state.sketch, rows.to(state.sketch)]) if wide else None
+    gram = stack @ stack.T if stack is not None else _gram(state.sketch, rows)
+    values, vectors = _leading(gram, min(size + 1, gram.shape[0]))
     shrink = float(values[size]) if values.numel() > size else 0.0
     values, vectors = values[:size], vectors[:, :size]
-    kept = (values - shrink).clamp(min=0.0)
-    if wide:  # vectors of the rows: the right ones are stackᵀ u/√λ
-        weight = torch.where(values > 0.0, kept / values, 0.0).sqrt()
+    left = (values - shrink).clamp(min=0.0)
+    if stack is not None:  # vectors of the rows: the right ones are stackᵀ u/√λ
+        weight = torch.where(values > 0.0, left / values, 0.0).sqrt()
         directions = vectors.T @ stack
     else:
-        weight, directions = kept.sqrt(), vectors.T
+        weight, directions = left.sqrt(), vectors.T
     sketch = torch.zeros_like(state.sketch)
-    sketch[: kept.numel()] = weight[:, None] * directions
+    sketch[: left.numel()] = weight[:, None] * directions
     return FrequentDirections(sketch, state.shrink + shrink, state.energy + added)
+
+
+def _leading(gram: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest eigenvalues, descending and not below 0, and their vectors."""
+    if gram.device.type == "cpu":
+        found, columns = CPU.leading_eigh(gram.numpy(), k)  # in place
+        values, vectors = torch.tensor(found.copy()), torch.from_numpy(columns)
+    else:
+        values, vectors = (x.flip(-1)[..., :k] for x in torch.linalg.eigh(gram))
+    return values.clamp(min=0.0), vectors
+
+
+def _gram(sketch: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """BᵀB + RᵀR (d, d), the rows in float64 some at a time."""
+    total = sketch.T @ sketch
+    for start in range(0, rows.shape[0], ROWS):
+        block = rows[start : start + ROWS].to(sketch)
+        total.addmm_(block.T, block)
+    return total

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from analyzer.analyses.cosines import of_blocks, of_products
+from analyzer.analyses.cosines import BLOCK, of_blocks, of_products
 from analyzer.analyses.observations import (
     Observation,
     Origin,
@@ -59,16 +59,22 @@ class Moments:
 
     def snr(self) -> float | None:
         """‖m̂‖²/Σv̂."""
-        m, v = self.exp_avg(slice(None)), self.exp_avg_sq(slice(None))
-        total = float(v.sum())
-        value = float(m @ m) / total if total > 0.0 else None
+        energy = total = 0.0
+        for part in self._parts():
+            m = self.exp_avg(part)
+            energy += float(m @ m)
+            total += float(self.exp_avg_sq(part).sum())
+        value = energy / total if total > 0.0 else None
         return value if value is not None and np.isfinite(value) else None
 
     def matrix(self, entries: Callable[[slice], torch.Tensor]) -> torch.Tensor | Product:
         """The matrix (rows, cols) of some flat entries, lifted back from a projection."""
-        flat = entries(slice(None))
-        if self.state.exp_avg().dtype != torch.float64:
-            flat = flat.float()  # which holds more digits than the moments have
+        stored = self._flat(self.state.exp_avg())
+        # float32 holds more digits than the moments have, where they are not float64 themselves.
+        wide = torch.float64 if stored.dtype == torch.float64 else torch.float32
+        flat = torch.empty(stored.numel(), dtype=wide)
+        for part in self._parts():
+            flat[part] = entries(part).to(wide)
         if self.state.projected is None:
             if self.info.index is None:
                 return self.info.select(flat.view(self.state.shape))
@@ -76,6 +82,11 @@ class Moments:
             return matrix.T if self.info.transposed else matrix
         P, Q = self._lifted(flat.view(self.state.exp_avg().shape).double().numpy())
         return Product(Q, P) if self.info.transposed else Product(P, Q)
+
+    def _parts(self) -> Iterator[slice]:
+        """Some entries after the other: a whole matrix in float64 is not to be held."""
+        size = self._flat(self.state.exp_avg()).numel()
+        return (slice(start, start + BLOCK) for start in range(0, size, BLOCK))
 
     def _lifted(self, R: FloatArray) -> tuple[FloatArray, FloatArray]:
         """P and Q of the stored layout with P Qᵀ = P R, R Qᵀ or P R Qᵀ of the projector."""
