@@ -243,7 +243,9 @@ class EmergenceRow:
     energy_cv: float | None = column("energy_cv over the same steps", unit="fraction")
     energy_cv_stderr: float | None = column("standard error over steps", unit="fraction")
     advised_rank: int | None = column(
-        "least rank with 90 % of another batch's energy; NULL if not reached", source=_GALORE
+        "least rank with 90 % of another batch's energy, or of its own where the basis says "
+        "in-sample; NULL if not reached",
+        source=_GALORE,
     )
     advised_rank_basis: str | None = column("measurement behind advised_rank, or what is missing")
     advised_gap: int | None = column(

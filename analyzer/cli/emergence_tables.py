@@ -53,7 +53,6 @@ _MEMORY = """
 """
 _COLUMN_NOTES = {
     "cos_late": "cos, overlap: means within the second half; chance: that of random subspaces.",
-    "advised_rank": "rank: least that holds 90 % of another batch.",
     "advised_gap": "gap: longest that loses at most 5 % of what is captured one step later (GaLore,"
     " arXiv 2403.03507).",
     "pruned_ratio": "erank W/k, pruned, LRC: weights at the end (WeLore, arXiv 2407.11239).",
@@ -148,6 +147,13 @@ def matrix_note(rows: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
         )
     else:
         told.append(f"E: share of energy in {own[0]['r']} directions at the last step.")
+    if "advised_rank" in there:
+        measured = any(row["energy_out"] is not None for row in own)
+        told.append(
+            "rank: least that holds 90 % of another batch."
+            if measured
+            else "rank: least that holds 90 % of the batch it comes from, which is optimistic."
+        )
     told += [text for name, text in _COLUMN_NOTES.items() if name in there]
     return " ".join(told)
 

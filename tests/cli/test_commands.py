@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import analyzer
 from analyzer.cli import cli
@@ -152,6 +152,21 @@ def test_show_emergence(db: Path) -> None:
     # Both steps hold factors of one seed and rank 2: the same direction, at two strengths.
     assert all(1.0 <= row["stable_rank_end"] <= 2.0 for row in rows)
     assert all(row["cos_all"] == pytest.approx(1.0) for row in rows)
+
+
+def test_a_rank_read_off_its_own_batch_is_called_optimistic(tmp_path: Path, save_full) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    rng = np.random.default_rng(0)
+    for step in (5, 10):
+        weight = rng.standard_normal((12, 8)).astype(np.float32)
+        folder = save_full(tmp_path / f"run/checkpoint-{step}", {name: weight})
+        gradient = np.outer(rng.standard_normal(12), rng.standard_normal(8)).astype(np.float32)
+        save_file({name: gradient}, folder / "gradients.safetensors")
+    db = analyzer.scan(tmp_path).db
+    done = CliRunner().invoke(cli, ["show", "run", "--analysis", "emergence", "--db", str(db)])
+    text = " ".join(done.stdout.split())
+    assert "90 % of the batch it comes from, which is optimistic" in text
+    assert "of another batch" not in text
 
 
 def test_show_takes_the_analysis_that_is_asked_for(db: Path) -> None:
