@@ -86,13 +86,14 @@ def scan(
     fresh = any(draft.hashes is not None or draft.moved_from is not None for draft in drafts)
     with (writer if fresh else reader)(db) as connection:
         entries = register(connection, drafts, collection.base)
-        done = set() if force else _done(connection)
+        stored = _done(connection)
         pending = bool(pending_welore(connection) or pending_runs(connection))
+    done = set() if force else stored
     plan = make_plan(entries, chosen, options, done)
     jobs: tuple[AnyJob, ...] = plan.jobs
     n_stored, runs = plan.n_stored, ()
     if "emergence" in chosen:
-        followed = plan_trajectories(collection, entries, options, done)
+        followed = plan_trajectories(collection, entries, options, done, stored)
         jobs += followed.jobs
         n_stored += followed.n_stored
         problems += followed.problems

@@ -99,6 +99,16 @@ def test_a_run_that_grew_and_lost_its_end(copied: Path, tmp_path: Path) -> None:
     assert scan(copied, exclude=["run/checkpoint-30"]).n_computed == 0
 
 
+def test_force_leaves_nothing_of_a_run_that_lost_its_end(copied: Path) -> None:
+    scan(copied)
+    shutil.rmtree(copied / "run/checkpoint-30")
+    forced = scan(copied, force=True)
+    assert forced.n_computed == 8
+    unique(forced)
+    (row,) = table(forced, "emergence", matrix=Q0, source="delta_init")
+    assert (row["step_last"], row["n_steps"]) == (20, 2)
+
+
 def test_a_trainer_that_keeps_the_last_checkpoints_only(copied: Path) -> None:
     scan(copied)
     shutil.rmtree(copied / "run/checkpoint-10")

@@ -83,14 +83,19 @@ def plan_trajectories(
     entries: Sequence[Entry],
     options: Options,
     done: set[tuple[int, str, str]],
+    known: set[tuple[int, str, str]],
 ) -> TrajectoryPlan:
-    """Units of every run with something to follow; reads headers and pickles, no tensors."""
+    """Units of every run with something to follow; reads headers and pickles, no tensors.
+
+    What is `done` is left alone, what is `known` to the store makes room: with ``--force``, nothing
+    is done.
+    """
     of_checkpoint: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         of_checkpoint[entry.checkpoint.name].append(entry)
     in_blocks = any(is_block_linear(entry.row.role) for entry in entries)
     base = of_checkpoint.get(collection.base.name, []) if collection.base else []
-    known = stored_units(done)
+    earlier = stored_units(known)
     present = {entry.matrix_id for entry in entries}
     jobs: list[TrajectoryJob] = []
     problems: list[Problem] = []
@@ -109,7 +114,7 @@ def plan_trajectories(
             if (unit.entry.matrix_id, "emergence", unit.params["emergence"]) in done:
                 stored += 1
             else:
-                gone = superseded(set(unit.matrix_ids), known) - present
+                gone = superseded(set(unit.matrix_ids), earlier) - present
                 unit = replace(unit, matrix_ids=(*unit.matrix_ids, *sorted(gone)))
                 jobs.append(TrajectoryJob((unit,), _cost(unit)))
     jobs.sort(key=lambda job: -job.cost)
