@@ -17,7 +17,7 @@ from analyzer.errors import NonFinite, ShapeMismatch, UsageError
 from analyzer.spectral import CPU, Backend, LowRankSVD, low_rank_svd, svd_topk, svdvals
 from analyzer.spectral.difference import Difference
 from analyzer.spectral.results import EPS, FloatArray, Spectrum, TopK
-from analyzer.spectral.warm_start import Side
+from analyzer.spectral.warm_start import Side, default_side
 from theory.storage_noise import UNIT_ROUNDOFF, storage_floor
 
 HALF_PRECISION = frozenset({"bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"})
@@ -178,11 +178,6 @@ def _observe(
         floor=_floor(spectrum, rows, cols, dtype),
         method=spectrum.method,
     )
-
-
-def default_side(rows: int, cols: int) -> Side:
-    """GaLore's: the shorter side, left for a square matrix (arXiv 2403.03507, section 4.2)."""
-    return "left" if rows <= cols else "right"
 
 
 def from_ritz(

@@ -22,7 +22,7 @@ from analyzer.checkpoints.formats import Format
 from analyzer.checkpoints.matrices import list_matrices
 from analyzer.checkpoints.parameters import count_parameters
 from analyzer.checkpoints.steps import step_of
-from analyzer.checkpoints.stored import StoredTensor, as_tensor, chunks
+from analyzer.checkpoints.stored import StoredTensor, as_tensor, content_sha256
 from analyzer.checkpoints.tensors import MatrixInfo, TensorInfo
 from analyzer.checkpoints.zip_records import unreadable
 from analyzer.errors import CheckpointError, QuantUnknown, UsageError
@@ -116,12 +116,7 @@ class Checkpoint:
 
         The same values give the same hash in every format.
         """
-        stored = self._find(tensor_name)
-        shape = f"{stored.shape}:{stored.stride}" if stored.is_expanded else f"{stored.shape}"
-        digest = hashlib.sha256(f"{stored.dtype}:{shape}:".encode())
-        for chunk in chunks(stored):
-            digest.update(chunk)
-        return digest.hexdigest()
+        return content_sha256(self._find(tensor_name))
 
     def fingerprint(self) -> str:
         """SHA-256 over name, size and modification time of the files as they are now."""

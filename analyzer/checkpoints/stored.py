@@ -6,6 +6,7 @@ so one description serves them all. Torch is imported only by `as_tensor`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
@@ -162,6 +163,18 @@ def _map(stored: StoredTensor, length: int) -> tuple[mmap.mmap, int]:
     except (OSError, ValueError) as error:
         raise _changed(stored, str(error)) from None
     return mapping, offset
+
+
+def content_sha256(stored: StoredTensor) -> str:
+    """SHA-256 over dtype, shape and the values' bytes in row-major order, in every format alike.
+
+    Raises CorruptFile if the file shrank.
+    """
+    shape = f"{stored.shape}:{stored.stride}" if stored.is_expanded else f"{stored.shape}"
+    digest = hashlib.sha256(f"{stored.dtype}:{shape}:".encode())
+    for chunk in chunks(stored):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def stored_scalar(stored: StoredTensor) -> float | int:

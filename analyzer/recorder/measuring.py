@@ -14,7 +14,7 @@ from analyzer.recorder.staleness import ages
 from analyzer.recorder.targets import Target
 from analyzer.spectral.count_sketch import count_sketch
 from analyzer.spectral.product_range import full_precision
-from analyzer.spectral.warm_start import LeadingSubspace, Side, leading_subspaces
+from analyzer.spectral.warm_start import LeadingSubspace, Side, default_side, leading_subspaces
 
 # A basis is kept for each of these numbers of records and renewed after as many: the captured
 # energy at all ages up to the largest, for one product with the gradient.
@@ -33,8 +33,8 @@ class Settings:
     seed: int
 
     def side_of(self, target: Target) -> Side:
-        """The shorter side, left for a square matrix: J. Zhao et al., GaLore, arXiv 2403.03507."""
-        return self.side or ("left" if target.rows <= target.cols else "right")
+        """The one asked for, else GaLore's."""
+        return self.side or default_side(target.rows, target.cols)
 
 
 @dataclass(slots=True)

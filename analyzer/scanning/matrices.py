@@ -98,7 +98,7 @@ def tuned_matrix(entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatri
     P, Q = update.P, update.Q
     floor = 0.0
     if update.minus_base_rank:
-        floor = _cancellation_floor(low_rank_svd(P, Q).fro_norm, entry)
+        floor = cancellation_floor(low_rank_svd(P, Q).fro_norm, entry)
         start, right = base.svd.truncated(update.minus_base_rank)
         P, Q = np.hstack([P, -start]), np.hstack([Q, right])
     delta = _product_spectrum(P, Q, backend)
@@ -121,7 +121,7 @@ def _product_spectrum(P: FloatArray, Q: FloatArray, backend: Backend) -> Spectru
     return spectrum_of(svd.S, np.full(svd.S.size, bound), "qr_core")
 
 
-def _cancellation_floor(fro_norm: float, entry: Entry) -> float:
+def cancellation_floor(fro_norm: float, entry: Entry) -> float:
     """Rounding of the stored factors, left over where their initial product is subtracted."""
     assert entry.target is not None and entry.base is not None
     dtypes = {t.name: t.dtype for t in entry.checkpoint.tensors()}

@@ -56,6 +56,11 @@ class LeadingSubspace:
     restarted: bool  # the certificate of a warm pass jumped, so that a cold one was tried as well
 
 
+def default_side(rows: int, cols: int) -> Side:
+    """GaLore's: the shorter side, left for a square matrix (J. Zhao et al., arXiv 2403.03507)."""
+    return "left" if rows <= cols else "right"
+
+
 def leading_subspace(
     G: torch.Tensor,
     rank: int = 16,
@@ -111,7 +116,7 @@ def leading_subspaces(
     if rank < 1 or fresh < 0:
         raise UsageError(f"leading_subspace needs rank ≥ 1 and fresh ≥ 0, got {rank} and {fresh}")
     m, n = matrices[0].shape
-    on_left = side == "left" or (side is None and m <= n)
+    on_left = (side or default_side(m, n)) == "left"
     d = m if on_left else n
     for basis in previous:
         if basis is not None and basis.shape[0] != d:

@@ -11,9 +11,8 @@ from analyzer.checkpoints.adapters import LowRankDelta, target_update
 from analyzer.checkpoints.adapters.types import TunedWeight
 from analyzer.errors import AdapterError
 from analyzer.scanning.drafts import Entry
-from analyzer.scanning.matrices import read_weight
+from analyzer.scanning.matrices import cancellation_floor, read_weight
 from analyzer.spectral import Backend, BaseSVD, low_rank_svd
-from theory.storage_noise import difference_floor, storage_floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +42,11 @@ def adapter_change(
         if new.minus_base_rank:
             svd = BaseSVD.compute(_weight(start, later), backend)
             moved = product.minus(Product(*svd.truncated(new.minus_base_rank)))
-            return Change(moved, _floor(product, later))
+            fro_norm = low_rank_svd(product.P, product.Q, backend=backend).fro_norm
+            return Change(moved, cancellation_floor(fro_norm, later))
         return Change(product)
     base = _weight(start, later).double()
     return Change(_tuned(new, base) - (base if old is None else _tuned(old, base)))
-
-
-def _floor(product: Product, entry: Entry) -> float:
-    """What rounding both factors leaves of a product that was equal to a part of the base."""
-    assert entry.target is not None
-    dtypes = {tensor.name: tensor.dtype for tensor in entry.checkpoint.tensors()}
-    fro = low_rank_svd(product.P, product.Q).fro_norm
-    dtype = dtypes[entry.target.tensor_names[0]]
-    floor = storage_floor(fro, product.P.shape[0], product.Q.shape[0], dtype)
-    return difference_floor(floor, floor)
 
 
 def _update(entry: Entry, start: Entry | None) -> LowRankDelta | TunedWeight:

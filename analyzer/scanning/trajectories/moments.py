@@ -14,20 +14,19 @@ from analyzer.analyses.observations import (
     Observation,
     Origin,
     Product,
-    default_side,
     observe,
     without_matrix,
 )
 from analyzer.analyses.series import Series
 from analyzer.analyses.thinning import MOST_STEPS, evenly
 from analyzer.checkpoints.optimizer_state import ParameterState
-from analyzer.checkpoints.stored import StoredTensor, as_tensor, chunks
+from analyzer.checkpoints.stored import as_tensor, content_sha256
 from analyzer.checkpoints.tensors import MatrixInfo
 from analyzer.errors import CheckpointError
 from analyzer.scanning.trajectories.units import Step, TrajectoryUnit, blocks_of
 from analyzer.spectral import Backend
 from analyzer.spectral.results import FloatArray
-from analyzer.spectral.warm_start import Side
+from analyzer.spectral.warm_start import Side, default_side
 from theory.ritz_certificate import orthonormality_defect
 
 LARGEST_DEFECT = 0.05  # of PᵀP from I; rounding to bfloat16 leaves less than 0.02
@@ -129,7 +128,7 @@ def gradient_series(unit: TrajectoryUnit, rank: int, backend: Backend) -> Iterat
             info.select(as_tensor(stored)), step=step.number, rank=rank,
             blocks=blocks_of(step.entry), backend=backend,
         )  # fmt: skip
-        origin = Origin(stored.dtype, _sha(stored), learning_rate=_rate(step))
+        origin = Origin(stored.dtype, content_sha256(stored), learning_rate=_rate(step))
         observations.append(replace(found, origin=origin))
     kept = evenly([i for i, o in enumerate(observations) if o.is_finite], MOST_STEPS)
     cosines = None
@@ -198,7 +197,8 @@ def _series(
 def _origin(moments: Moments) -> Origin:
     state = moments.state
     dtype = str(state.exp_avg().dtype).removeprefix("torch.")
-    sha = _sha(state.stored["exp_avg"], state.stored["exp_avg_sq"])
+    both = "".join(content_sha256(state.stored[key]) for key in ("exp_avg", "exp_avg_sq"))
+    sha = hashlib.sha256(both.encode()).hexdigest()
     return Origin(dtype, sha, learning_rate=state.lr, snr=moments.snr())
 
 
@@ -235,13 +235,3 @@ def _float64(tensor: torch.Tensor) -> FloatArray:
 
 def _rate(step: Step) -> float | None:
     return step.moments.lr if step.moments is not None else None
-
-
-def _sha(*stored: StoredTensor) -> str:
-    """SHA-256 over the bytes of what was read."""
-    digest = hashlib.sha256()
-    for one in stored:
-        digest.update(f"{one.dtype}:{one.shape}:".encode())
-        for chunk in chunks(one):
-            digest.update(chunk)
-    return digest.hexdigest()

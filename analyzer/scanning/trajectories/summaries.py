@@ -24,7 +24,7 @@ NUMBERS = (
     "stable_rank_end", "energy_r_end", "cos_all", "cos_late", "overlap_late", "signal_fraction",
 )  # fmt: skip
 OUTCOMES = ("pruned_ratio", "weight_erank_ratio")
-SMALLEST_RANK = 4
+SMALLEST_POWER = 2  # ranks 4, 8, … up to the shortest side of any followed matrix
 METHODS: tuple[Method, ...] = ("spearman", "pearson")
 TRAININGS: tuple[Training, ...] = ("full", "lora", "galore", "fira")
 CONVENTIONS: tuple[Convention, ...] = ("exact", "paper")
@@ -125,8 +125,8 @@ def _memory(
     if kind == "adapter" or not matrices:
         return
     rest = n_params - sum(rows * cols for rows, cols in matrices)
-    largest = min(min(shape) for shape in matrices)
-    ranks = [2**i for i in range(2, largest.bit_length()) if SMALLEST_RANK <= 2**i <= largest]
+    shortest_side = min(min(shape) for shape in matrices)
+    ranks = [2**i for i in range(SMALLEST_POWER, shortest_side.bit_length())]
     for convention, method in product(CONVENTIONS, TRAININGS):
         for rank in ranks if method != "full" else [None]:
             counted = total_elements(
