@@ -78,7 +78,9 @@ class GradSpectrumRow:
     )
     precision: str = column("floating-point format of the computation")
     dtype: str = column("storage dtype of the source")
-    origin_sha256: str | None = column("SHA-256 of what was decomposed, or of what it came from")
+    origin_sha256: str | None = column(
+        "SHA-256 of what was decomposed, or of the hashes of what it came from; NULL if nothing was"
+    )
     flags: str = column(
         "zero_gradient, non_finite, no_gradient, token_limited, rounded_tail (half-precision "
         "storage: do not read effective_rank), rounding_only (no larger than what rounding the "

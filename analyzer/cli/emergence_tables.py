@@ -143,7 +143,8 @@ def matrix_note(rows: list[dict[str, Any]], shown: list[dict[str, Any]]) -> str:
         told.append(
             f"E: share of energy in {own[0]['r']} directions, in the batch they come from and,"
             " cross-validated, in the expected gradient; signal: cosine of two independent"
-            " batches, the noise ceiling: all over the second half of the steps."
+            " batches, the noise ceiling, below 0.1 of which cross-validated energies mean little:"
+            " all over the second half of the steps."
         )
     else:
         told.append(f"E: share of energy in {own[0]['r']} directions at the last step.")

@@ -354,6 +354,15 @@ def test_advice_rests_on_what_was_recorded(trained, table: Table) -> None:
         assert probe["advised_rank"] == row["advised_rank"] and probe["advised_gap"] is None
 
 
+def test_every_spectrum_names_what_it_came_from(table: Table) -> None:
+    """One hash for the same matrix, source, batch and step, and no two matrices share one."""
+    found = [row for row in table("grad_spectrum") if row["fro"]]
+    assert {row["source"] for row in found} >= {"grad", "exp_avg", "delta_init", "cumulative"}
+    assert all(len(row["origin_sha256"]) == 64 for row in found)
+    cumulated = [row for row in found if row["source"] == "cumulative"]
+    assert len({row["origin_sha256"] for row in cumulated}) == len(cumulated)
+
+
 def test_staleness_is_the_mean_of_what_was_recorded(trained, table: Table) -> None:
     files = [open_record(path) for path in list_records(trained.root / "run")]
     for name in {row["matrix"] for row in table("grad_staleness")}:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
-from analyzer.analyses.observations import Observation, Origin, from_ritz
+from analyzer.analyses.observations import Observation, from_ritz
 from analyzer.analyses.series import Series
 from analyzer.scanning.trajectories.moments import saved_gradient
 from analyzer.scanning.trajectories.units import TrajectoryUnit
@@ -35,7 +36,7 @@ def cumulative_series(
         return None
     whole = {step.number: step for step in unit.steps if step.gradient is not None}
     state: FrequentDirections | None = None
-    energy, found = 0.0, []
+    energy, found, summed = 0.0, [], hashlib.sha256()
     for observation in chosen.observations:
         if observation.is_empty or observation.basis is None or not observation.fro:
             continue
@@ -50,7 +51,10 @@ def cumulative_series(
             state = empty(min(size, rows.shape[1]), rows.shape[1])
         state = extend(state, rows)
         energy += observation.fro**2
-        found.append(_observed(observation, state, math.sqrt(energy), chosen.batch_id == "saved"))
+        summed.update(str(observation.origin.sha256).encode())
+        complete = chosen.batch_id == "saved"
+        seen = _observed(observation, state, math.sqrt(energy), complete)
+        found.append(replace(seen, origin=replace(observation.origin, sha256=summed.hexdigest())))
     if not found:
         return None
     return Series("cumulative", chosen.batch_id, tuple(found), flags=chosen.flags)
@@ -72,10 +76,8 @@ def _observed(
     norms = torch.linalg.vector_norm(state.sketch, dim=1)
     kept = norms > RESOLVED * norms.max()
     basis = (state.sketch[kept] / norms[kept, None]).T.numpy()
-    found = from_ritz(
+    return from_ritz(
         norms[kept].numpy(), basis, step=last.step, shape=(last.rows, last.cols), side=last.side,
         fro=fro, epsilon=state.shrink if complete else None, method="frequent_directions",
         precision="float64",
     )  # fmt: skip
-    origin = Origin(last.origin.dtype, None, last.origin.n_tokens, last.origin.learning_rate)
-    return replace(found, origin=origin)
