@@ -13,6 +13,7 @@ LAYER = {
     "analyzer.checkpoints": 2,
     "analyzer.spectral": 2,
     "analyzer.store": 2,
+    "analyzer.activations": 3,
     "analyzer.analyses": 3,
     "analyzer.models": 3,
     "analyzer.recorder": 3,

@@ -5,6 +5,12 @@ from __future__ import annotations
 from analyzer.analyses.gradient_sources import KINDS
 from analyzer.analyses.rows_emergence import EMERGENCE_TABLES, RUN_TABLES
 from analyzer.analyses.rows_intruders import IntruderRow, IntruderVectorRow
+from analyzer.analyses.rows_limits import (
+    DATA_FREE_SOURCES,
+    LIMITS_TABLES,
+    MEASURED_SOURCES,
+    LoraLimitsRow,
+)
 from analyzer.analyses.rows_tails import TailNullRow, TailRow
 from analyzer.analyses.rows_welore import WeloreRow
 from analyzer.store.columns import Row
@@ -15,10 +21,21 @@ TABLES_OF: dict[str, tuple[type[Row], ...]] = {
     "tails": (SpectrumRow, SpectrumInfoRow, TailRow, WeloreRow),
     "intruders": (IntruderRow, IntruderVectorRow),
     "emergence": (SpectrumRow, SpectrumInfoRow, *EMERGENCE_TABLES),
+    "limits": (LoraLimitsRow,),
+    "limits_measured": LIMITS_TABLES,
 }
-# Tables that several analyses fill, and which kinds of spectra belong to each of them.
-SHARED_TABLES = (SpectrumRow, SpectrumInfoRow)
-KINDS_OF = {"tails": ("weight", "delta"), "emergence": KINDS}
+# Tables that several analyses fill: the column that tells whose a row is, and its values.
+SHARED_TABLES: dict[type[Row], str] = {
+    SpectrumRow: "kind",
+    SpectrumInfoRow: "kind",
+    LoraLimitsRow: "source",
+}
+KINDS_OF = {
+    "tails": ("weight", "delta"),
+    "emergence": KINDS,
+    "limits": DATA_FREE_SOURCES,
+    "limits_measured": MEASURED_SOURCES,
+}
 TABLES: tuple[type[Row], ...] = (
     *CORE_TABLES,
     TailRow,
@@ -28,4 +45,5 @@ TABLES: tuple[type[Row], ...] = (
     IntruderVectorRow,
     *EMERGENCE_TABLES,
     *RUN_TABLES,
+    *LIMITS_TABLES,
 )

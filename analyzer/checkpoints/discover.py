@@ -14,6 +14,7 @@ from analyzer.checkpoints.beside import beside
 from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint, placed
 from analyzer.checkpoints.files import NOWHERE_HINT, dangling
 from analyzer.checkpoints.folder import (
+    ACTIVATIONS_FORMAT,
     MODEL_FILES,
     RECORDS_FOLDER,
     entry_names,
@@ -21,6 +22,7 @@ from analyzer.checkpoints.folder import (
     is_checkpoint_folder,
     is_weight_file,
 )
+from analyzer.checkpoints.safetensors_file import read_metadata
 from analyzer.checkpoints.steps import run_and_step, step_of
 from analyzer.errors import CheckpointError, NothingToScan, UsageError
 
@@ -181,10 +183,20 @@ def _stands_alone(name: str, names: set[str], *, is_step: bool) -> bool:
 
 def _is_loose(path: Path) -> bool:
     """Whether a path is a checkpoint by itself, or a link to one that is gone."""
-    weights = is_weight_file(path.name)
+    weights = is_weight_file(path.name) and not _holds_activations(path)
     return (weights and path.is_file()) or (
         (weights or step_of(path.name) is not None) and dangling(path) is not None
     )
+
+
+def _holds_activations(path: Path) -> bool:
+    """Whether a file holds hidden states rather than weights; False if it cannot be read."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        return read_metadata(path).get("format", "").startswith(ACTIVATIONS_FORMAT)
+    except CheckpointError:
+        return False
 
 
 def _placed(checkpoint: Checkpoint, root: Path) -> Checkpoint:

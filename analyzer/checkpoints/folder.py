@@ -62,6 +62,7 @@ _SIDE_FILES = re.compile(
     re.IGNORECASE,
 )
 MAX_CONFIG = 64 << 20
+ACTIVATIONS_FORMAT = "analyzer-activations/"  # hidden states: beside checkpoints, but none
 RECORDS_FOLDER = "analyzer-records"  # recorded gradients: beside checkpoints, but none
 
 

@@ -53,6 +53,14 @@ def list_safetensors(path: Path) -> list[StoredTensor]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the header says of the file as a whole; {} if nothing. Raises CorruptFile."""
+    metadata = _header(path)[0].get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CorruptFile("the header's metadata is not text", path=path, hint="save it again")
+    return metadata
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
     """Parsed header, byte where the data start, bytes of data."""
     try:

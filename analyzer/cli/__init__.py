@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from analyzer.cli.browse import compare, ls, show
+from analyzer.cli.capture import capture
 from analyzer.cli.demo import demo
 from analyzer.cli.doctor import doctor
 from analyzer.cli.query import export, sql
@@ -61,7 +62,7 @@ def cli() -> None:
     """Spectral analysis of neural-network checkpoints."""
 
 
-for _command in (demo, scan, ls, show, compare, sql, export, doctor):
+for _command in (demo, scan, ls, show, compare, capture, sql, export, doctor):
     cli.add_command(_command)
 
 

@@ -50,9 +50,9 @@ def ls(db: Path | None, as_json: bool, as_csv: bool) -> None:
 @click.argument("name")
 @click.option(
     "--analysis",
-    type=click.Choice(["tails", "intruders", "emergence"]),
-    help="tails: the weights; intruders: the update; emergence: gradients along the run"
-    " [intruders where there is a base, else tails].",
+    type=click.Choice(["tails", "intruders", "emergence", "limits"]),
+    help="tails: the weights; intruders: the update; emergence: gradients along the run; limits:"
+    " attention heads [intruders where there is a base, else tails].",
 )
 @_db
 @_json
@@ -66,6 +66,9 @@ def show(name: str, analysis: str | None, db: Path | None, as_json: bool, as_csv
     checkpoint = resolve(store, name)
     if analysis == "emergence":
         show_emergence(store, checkpoint, as_json=as_json, as_csv=as_csv)
+        return
+    if analysis == "limits":
+        show_limits(store, checkpoint, as_json=as_json, as_csv=as_csv)
         return
     tuned = has_updates(store, checkpoint)
     if analysis == "intruders" and not tuned:
@@ -104,6 +107,24 @@ def show_emergence(
     for source, caution in {row["source"]: row["caution"] for row in sources}.items():
         note_lines(f"{source}: {caution}.")
     note_lines(tables.run_note(store, run, last, rows))
+
+
+def show_limits(store: Store, checkpoint: dict[str, Any], *, as_json: bool, as_csv: bool) -> None:
+    """Attention heads against the threshold √(ln L): a heat map, a summary and what it means."""
+    from analyzer.cli import limits_tables as tables
+    from analyzer.cli.heat import print_heat
+    from analyzer.cli.output import emit, note_lines
+
+    everything = tables.limits_rows(store, checkpoint)
+    rows = tables.preferred(everything)
+    title = f"Attention heads of {checkpoint['name']}"
+    if as_json or as_csv:
+        emit(everything, title=title, as_json=as_json, as_csv=as_csv)
+        return
+    print_heat(tables.heat_rows(rows), title=title, corner="layer \\ head")
+    emit([tables.summary_row(rows)], title="Summary", as_json=False, as_csv=False)
+    for paragraph in tables.note(rows, everything):
+        note_lines(paragraph)
 
 
 @click.command()

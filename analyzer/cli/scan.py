@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyzer.cli.progress import list_messages, progress_bar
 from analyzer.errors import printable
 
 if TYPE_CHECKING:
     from analyzer.checkpoints.discover import Collection
-    from analyzer.scanning import Progress, ScanSummary
-
-
-MOST_MESSAGES = 12
+    from analyzer.scanning import ScanSummary
 
 
 @click.command()
@@ -28,11 +22,24 @@ MOST_MESSAGES = 12
     "--base", type=click.Path(path_type=Path), help="Checkpoint the others were tuned from."
 )
 @click.option("--db", type=click.Path(path_type=Path), help="Store [PATH/analyzer.duckdb].")
-@click.option("--analyses", help="Comma-separated: tails, intruders, emergence [all that apply].")
+@click.option(
+    "--analyses", help="Of tails, intruders, emergence, limits, by commas [all that apply]."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Parallel matrices [number of cores].")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only checkpoints that match.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Skip checkpoints that match.")
+@click.option(
+    "--activations",
+    type=click.Path(path_type=Path),
+    help="Hidden states to measure attention on: safetensors, .npy, or what `capture` wrote.",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="TEXT",
+    help="Text file that the base reads, to measure attention on (needs transformers).",
+)
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="Leading vectors.")
 @click.option(
     "--epsilon",
@@ -68,6 +75,8 @@ def run_scan(
     workers: int | None = None,
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
+    activations: Path | None = None,
+    calibration: Path | None = None,
     k: int = 10,
     epsilon: float = 0.5,
     rank: int = 8,
@@ -81,7 +90,7 @@ def run_scan(
     from analyzer.scanning import scan as scan_checkpoints
     from analyzer.scanning.options import Options
 
-    with _progress(quiet) as report:
+    with progress_bar(quiet) as report:
         summary = scan_checkpoints(
             path,
             base=base,
@@ -92,6 +101,8 @@ def run_scan(
             options=Options(k=k, epsilon=epsilon, full=full, seed=seed, rank=rank),
             include=include,
             exclude=exclude,
+            activations=activations,
+            calibration=calibration,
             force=force,
             discovered=None if quiet else _print_collection,
             progress=report,
@@ -133,8 +144,8 @@ def _print_summary(summary: ScanSummary, as_json: bool, quiet: bool) -> None:
     from analyzer.cli.tables import checkpoint_rows
     from analyzer.store.reading import connect
 
-    _list("warning", summary.warnings)
-    _list("error", summary.problems)
+    list_messages("warning", summary.warnings)
+    list_messages("error", summary.problems)
     if as_json:
         fields = ("scan_id", "n_checkpoints", "n_matrices", "n_computed", "n_stored", "not_run")
         body: dict[str, Any] = {"schema": 1, "db": str(summary.db)}
@@ -154,62 +165,3 @@ def _print_summary(summary: ScanSummary, as_json: bool, quiet: bool) -> None:
     text = f"{summary.n_computed} results computed, {summary.n_stored} were stored already"
     click.echo(f"{text}, {summary.seconds:.1f} s; store: {summary.db}", err=True)
     emit(checkpoint_rows(connect(summary.db)), title="Checkpoints", as_json=False, as_csv=False)
-
-
-def _list(label: str, messages: tuple[str, ...]) -> None:
-    """The first messages, a line each; all of them stand in the store."""
-    for message in messages[:MOST_MESSAGES]:
-        click.echo(f"{label}: {printable(message)}", err=True)
-    if len(messages) > MOST_MESSAGES:
-        left = len(messages) - MOST_MESSAGES
-        click.echo(
-            f"{label}: and {left} more, listed in the store's tables matrix and event", err=True
-        )
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
-    """A bar with an ETA on a terminal, one plain line every 30 seconds elsewhere."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        with _bar() as report:
-            yield report
-    else:
-        yield _plain_lines()
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("scanning", total=1.0, start=False)
-
-        def report(progress: Progress) -> None:
-            bar.start_task(task)
-            bar.update(task, completed=progress.fraction, description=progress.name)
-
-        yield report
-
-
-def _plain_lines() -> Any:
-    started = last = time.monotonic()
-
-    def report(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > 30 and progress.fraction > 0:
-            last = now
-            left = (now - started) * (1 - progress.fraction) / progress.fraction
-            click.echo(f"{progress.fraction:.0%} done, about {left:.0f} s left", err=True)
-
-    return report

@@ -6,14 +6,17 @@ it, then it is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from analyzer.analyses.judging import intruder_rows
 from analyzer.analyses.spectra import noise_floor, spectrum_info
 from analyzer.analyses.tails import tail_row
 from analyzer.errors import WorkbenchError
 from analyzer.scanning.jobs import Job, Unit
+from analyzer.scanning.limits.rows import BaseLayer, limits_rows
+from analyzer.scanning.limits.units import LimitsJob, LimitsUnit
 from analyzer.scanning.matrices import (
     BaseMatrix,
     TunedMatrix,
@@ -31,6 +34,9 @@ from analyzer.store.columns import Row
 from analyzer.store.schema import DoneRow
 from analyzer.store.writing import SpectrumValues
 
+AnyUnit = Unit | TrajectoryUnit | LimitsUnit
+U = TypeVar("U", TrajectoryUnit, LimitsUnit)
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -45,7 +51,7 @@ class Tools:
 class Outcome:
     """Rows of one finished unit, or `status` and `detail` of why there are none."""
 
-    unit: Unit | TrajectoryUnit
+    unit: AnyUnit
     rows: tuple[Row | SpectrumValues, ...]
     status: str
     detail: str | None
@@ -55,16 +61,22 @@ class Outcome:
         return self.status not in ("ok", "zero_delta")
 
 
-def finish_job(job: Job | TrajectoryJob, tools: Tools) -> tuple[list[Outcome], Nulls]:
+def finish_job(job: Job | TrajectoryJob | LimitsJob, tools: Tools) -> tuple[list[Outcome], Nulls]:
     """Every unit of a job, and the nulls: a worker process draws on a copy of its own.
 
     A matrix that fails becomes an outcome with a status.
     """
-    found = _followed(job, tools) if isinstance(job, TrajectoryJob) else _outcomes(job, tools)
+    if isinstance(job, TrajectoryJob):
+        found = _each(job.units, lambda u: trajectory_rows(u, tools.options.rank, tools.backend))
+    elif isinstance(job, LimitsJob):
+        base = BaseLayer(job)
+        found = _each(job.units, lambda u: limits_rows(u, base, job))
+    else:
+        found = _outcomes(job, tools)
     return list(found), tools.nulls
 
 
-def crashed(unit: Unit | TrajectoryUnit) -> Outcome:
+def crashed(unit: AnyUnit) -> Outcome:
     """A unit whose job killed its process; not marked as done, so that the next scan tries."""
     return Outcome(unit, (), "crashed", f"{unit.entry.row.name}: its process was killed")
 
@@ -84,11 +96,13 @@ def _outcomes(job: Job, tools: Tools) -> Iterator[Outcome]:
             yield _fallen(unit, error)
 
 
-def _followed(job: TrajectoryJob, tools: Tools) -> Iterator[Outcome]:
-    for unit in job.units:
+def _each(
+    units: Sequence[U], rows: Callable[[U], Iterable[Row | SpectrumValues]]
+) -> Iterator[Outcome]:
+    """Units that are of no matter to the status of a matrix: their failures are events."""
+    for unit in units:
         try:
-            rows = tuple(trajectory_rows(unit, tools.options.rank, tools.backend))
-            yield Outcome(unit, (*rows, *_done(unit)), "ok", None)
+            yield Outcome(unit, (*rows(unit), *_done(unit)), "ok", None)
         except WorkbenchError as error:
             error.tensor = error.tensor or unit.entry.row.name
             yield Outcome(unit, (), error.status, str(error))
@@ -96,7 +110,7 @@ def _followed(job: TrajectoryJob, tools: Tools) -> Iterator[Outcome]:
             yield _fallen(unit, error)
 
 
-def _fallen(unit: Unit | TrajectoryUnit, error: Exception) -> Outcome:
+def _fallen(unit: AnyUnit, error: Exception) -> Outcome:
     """One matrix must not end the scan of the others; unlike a bad matrix, a failing machine may do
     better next time, so the unit is not marked as done."""
     status = "unreadable" if isinstance(error, OSError) else "crashed"
@@ -115,7 +129,7 @@ def _alone(unit: Unit, tools: Tools) -> tuple[Row | SpectrumValues, ...]:
         return ()
 
 
-def _done(unit: Unit | TrajectoryUnit) -> tuple[DoneRow, ...]:
+def _done(unit: AnyUnit) -> tuple[DoneRow, ...]:
     number = unit.entry.matrix_id
     return tuple(DoneRow(number, name, params) for name, params in unit.params.items())
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyzer.scanning.jobs import Job
+from analyzer.scanning.limits.units import LimitsJob
 from analyzer.scanning.options import Options
 from analyzer.scanning.trajectories.units import TrajectoryJob
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from analyzer.scanning.compute import Outcome, Tools
     from analyzer.scanning.nulls import Nulls
 
-AnyJob = Job | TrajectoryJob
+AnyJob = Job | TrajectoryJob | LimitsJob
 
 # Flops, roughly, from which on starting processes pays; each imports torch, about 2 s.
 LARGE_SCAN = 5e9

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from analyzer.activations.format import open_activations
 from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
 from analyzer.scanning.drafts import Problem, read_drafts
 from analyzer.scanning.findings import findings
 from analyzer.scanning.jobs import make_plan
+from analyzer.scanning.limits.calibration import calibration_states
+from analyzer.scanning.limits.units import plan_limits
 from analyzer.scanning.options import ANALYSES, Options
 from analyzer.scanning.pool import AnyJob, Progress, run_jobs
 from analyzer.scanning.registry import register
@@ -61,14 +64,18 @@ def scan(
     options: Options | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    activations: str | Path | None = None,
+    calibration: str | Path | None = None,
     force: bool = False,
     discovered: Callable[[Collection], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ScanSummary:
     """Analyse every checkpoint below `path` and store the rows; what is stored is not repeated.
 
-    `db` defaults to ``PATH/analyzer.duckdb``. Raises UsageError, NothingToScan, StoreError;
-    an unreadable file or matrix becomes an event and a status, and the scan goes on.
+    `db` defaults to ``PATH/analyzer.duckdb``. Attention is also measured on the hidden states in
+    `activations`, or on those of the base reading the text file `calibration`. Raises UsageError,
+    NothingToScan, StoreError; an unreadable file or matrix becomes an event and a status, and the
+    scan goes on.
     """
     started = time.monotonic()
     options = options or Options()
@@ -79,6 +86,7 @@ def scan(
     db = Path(db) if db else _default_db(Path(path))
     create(db, TABLES)
     report = progress or (lambda _: None)
+    states = _hidden_states(activations, calibration, collection, db, report)
     drafts, problems = read_drafts(
         collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
     )
@@ -87,6 +95,7 @@ def scan(
     with (writer if fresh else reader)(db) as connection:
         entries = register(connection, drafts, collection.base)
         stored = _done(connection)
+        identities = _identities(connection)
         pending = bool(pending_welore(connection) or pending_runs(connection))
     done = set() if force else stored
     plan = make_plan(entries, chosen, options, done)
@@ -98,6 +107,13 @@ def scan(
         n_stored += followed.n_stored
         problems += followed.problems
         runs = followed.runs
+    n_layers = 0
+    if "limits" in chosen:
+        heads = plan_limits(collection, entries, identities, options, done, states)
+        jobs += heads.jobs
+        n_stored += heads.n_stored
+        n_layers = heads.n_layers
+        problems += heads.problems
     scan_id = None
     if fresh or jobs or pending:
         with writer(db) as connection:
@@ -116,9 +132,26 @@ def scan(
         n_stored=n_stored,
         problems=errors,
         warnings=warnings,
-        not_run=_not_run(chosen, collection, runs),
+        not_run=_not_run(chosen, collection, runs, n_layers),
         seconds=time.monotonic() - started,
     )
+
+
+def _hidden_states(
+    activations: str | Path | None,
+    calibration: str | Path | None,
+    collection: Collection,
+    db: Path,
+    report: Callable[[Progress], None],
+) -> Path | None:
+    """What attention is measured on; that it cannot be read is told before any work."""
+    if activations is not None and calibration is not None:
+        raise UsageError("give --activations or --calibration, not both")
+    if calibration is not None:
+        return calibration_states(
+            collection, Path(calibration), db, lambda done, what: report(Progress(done, what))
+        )
+    return None if activations is None else open_activations(activations).path
 
 
 def _run(
@@ -167,7 +200,9 @@ def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
     return chosen
 
 
-def _not_run(chosen: Sequence[str], collection: Collection, runs: Sequence[str]) -> dict[str, str]:
+def _not_run(
+    chosen: Sequence[str], collection: Collection, runs: Sequence[str], n_layers: int
+) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if "intruders" in chosen and not collection.pairs():
         reasons["intruders"] = (
@@ -180,6 +215,8 @@ def _not_run(chosen: Sequence[str], collection: Collection, runs: Sequence[str])
             "no training run: it needs checkpoint-N folders, optimizer.pt, saved gradients"
             " or analyzer-records"
         )
+    if "limits" in chosen and not n_layers:
+        reasons["limits"] = "no attention layer whose heads can be told apart"
     return reasons
 
 
@@ -189,6 +226,12 @@ def _default_db(root: Path) -> Path:
 
 def _done(connection: duckdb.DuckDBPyConnection) -> set[tuple[int, str, str]]:
     return set(connection.execute("SELECT matrix_id, analysis, params FROM done").fetchall())
+
+
+def _identities(connection: duckdb.DuckDBPyConnection) -> dict[int, str]:
+    """Hash of every checkpoint by its number."""
+    query = "SELECT checkpoint_id, identity_sha256 FROM checkpoint"
+    return dict(connection.execute(query).fetchall())
 
 
 def _open_scan(

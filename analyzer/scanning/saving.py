@@ -100,7 +100,7 @@ def _drop_earlier(connection: duckdb.DuckDBPyConnection, batch: Sequence[Outcome
             condition = "matrix_id IN (SELECT unnest(?))"
             values: list[object] = [stale]
             if table in SHARED_TABLES:
-                condition += " AND kind IN (SELECT unnest(?))"
+                condition += f" AND {SHARED_TABLES[table]} IN (SELECT unnest(?))"
                 values.append(list(KINDS_OF[analysis]))
             connection.execute(f'DELETE FROM "{table.TABLE}" WHERE {condition}', values)
 

@@ -27,6 +27,7 @@ class RowLogits:
 
     spread: Array  # (n,) max_j S_ij - min_j S_ij
     largest: Array  # (n,) max_j |S_ij|
+    top: Array  # (n,) max_j S_ij
     participation: Array  # (n,) Σ_j F_ij², F = softmax(S)
 
 
@@ -39,14 +40,16 @@ def row_logits(
     padded_queries: ArrayLike | None = None,
     padded_keys: ArrayLike | None = None,
     additive: AdditiveBias | None = None,
+    window: int | None = None,
     block_rows: int | None = None,
 ) -> RowLogits:
     """q (L, d_h) and k (L_k, d_h) after RoPE; the padding masks are boolean, True = left out.
 
-    "causal" lets a query see the keys up to its own position and needs L = L_k. `additive` is added
-    to the logits before the mask. `block_rows` bounds the memory and changes nothing else.
-    Raises ValueError for NaN or infinity, shapes that do not fit, β ≤ 0, or a query that sees
-    no key.
+    "causal" lets a query see the keys up to its own position and needs L = L_k; of these, a
+    `window` leaves the last ones, its own included. `additive` is added to the logits before the
+    mask. `block_rows` bounds the memory and changes nothing else.
+    Raises ValueError for NaN or infinity, shapes that do not fit, β ≤ 0, a window without a causal
+    mask, or a query that sees no key.
     """
     Q, K = head_pair(q, k)
     scale = positive(beta, "beta")
@@ -59,11 +62,13 @@ def row_logits(
             )
         if queries[0] < keys[0]:
             raise ValueError(f"the query at position {queries[0]} sees no key")
+    if window is not None and (mask != "causal" or window < 1):
+        raise ValueError(f"a window must be at least 1 and causal, got {window}, mask {mask!r}")
     if block_rows is not None and block_rows < 1:
         raise ValueError(f"block_rows must be at least 1, got {block_rows}")
     rows = block_rows or max(1, BLOCK_ENTRIES // keys.size)
     K = K[keys]
-    parts: list[tuple[Array, Array, Array]] = []
+    parts: list[tuple[Array, Array, Array, Array]] = []
     for start in range(0, queries.size, rows):
         at = queries[start : start + rows]
         # later keys are hidden from the whole block
@@ -72,9 +77,12 @@ def row_logits(
         if additive is not None:
             S += additive(at, keys[:seen])
         hidden = keys[:seen] > at[:, None] if mask == "causal" else None
+        if hidden is not None and window is not None:
+            hidden |= keys[:seen] <= at[:, None] - window
+            if hidden.all(axis=1).any():
+                raise ValueError(f"a query sees no key within the window of {window}")
         parts.append(_rows(S, hidden))
-    spread, largest, participation = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return RowLogits(spread, largest, participation)
+    return RowLogits(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def head_pair(q: ArrayLike, k: ArrayLike) -> tuple[Array, Array]:
@@ -85,8 +93,8 @@ def head_pair(q: ArrayLike, k: ArrayLike) -> tuple[Array, Array]:
     return Q, K
 
 
-def _rows(S: Array, hidden: np.ndarray | None) -> tuple[Array, Array, Array]:
-    """Spread, largest and participation of each row; overwrites S."""
+def _rows(S: Array, hidden: np.ndarray | None) -> tuple[Array, Array, Array, Array]:
+    """Spread, largest, top and participation of each row; overwrites S."""
     if hidden is None:
         low = S.min(axis=1)
     else:
@@ -96,4 +104,4 @@ def _rows(S: Array, hidden: np.ndarray | None) -> tuple[Array, Array, Array]:
     S -= top[:, None]
     np.exp(S, out=S)
     participation = np.einsum("ij,ij->i", S, S) / S.sum(axis=1) ** 2
-    return top - low, np.maximum(top, -low), participation
+    return top - low, np.maximum(top, -low), top, participation

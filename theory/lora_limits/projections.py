@@ -81,6 +81,15 @@ def project(
     return Projected(base, None if update is None else _update_of(X, W.shape, update))
 
 
+def project_update(x: ArrayLike, shape: tuple[int, int], update: Update) -> Array:
+    """(L, n) what the update of a weight of this shape (n, d) adds, the weight itself not needed.
+
+    Raises ValueError as `project`.
+    """
+    X = finite_matrix(x, "X", shape[1])
+    return _update_of(X, shape, update)
+
+
 def merged_weight(weight: ArrayLike, update: Update | None) -> Array:
     """W + ΔW (n, d). Raises ValueError as `project`."""
     W = finite_matrix(weight, "W")

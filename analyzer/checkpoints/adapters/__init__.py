@@ -9,13 +9,14 @@ from analyzer.checkpoints.adapters.types import (
     LowRankDelta,
     TunedWeight,
 )
-from analyzer.checkpoints.adapters.updating import scaling_at, target_update
+from analyzer.checkpoints.adapters.updating import dense_weight, scaling_at, target_update
 
 __all__ = [
     "Adapter",
     "AdapterTarget",
     "LowRankDelta",
     "TunedWeight",
+    "dense_weight",
     "match_targets",
     "open_adapter",
     "scaling_at",

@@ -48,7 +48,7 @@ def target_update(
         change = _change(adapter, factors, matrix, W0)
         if target.kind != "dora":
             return change
-        return dora.rescaled(factors, _tuned(change, _needed(W0, target)), matrix)
+        return dora.rescaled(factors, dense_weight(change, _needed(W0, target)), matrix)
     except WorkbenchError as error:
         error.path = error.path or adapter.source.path
         raise
@@ -137,7 +137,7 @@ def _needed(base: FloatArray | None, target: AdapterTarget) -> FloatArray:
     return base
 
 
-def _tuned(change: LowRankDelta | TunedWeight, base: FloatArray) -> FloatArray:
+def dense_weight(change: LowRankDelta | TunedWeight, base: FloatArray) -> FloatArray:
     """The tuned matrix, dense."""
     if isinstance(change, TunedWeight):
         return change.W

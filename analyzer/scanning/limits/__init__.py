@@ -1,0 +1,1 @@
+"""Attention layers of a collection, base and tuned, as units of a scan."""
