@@ -25,11 +25,11 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     it fully and with LoRA of rank 1, 8 and 64 on other modules, and records gradients of the base
     and the full fine-tune. A few minutes on two cores.
     """
-    from analyzer.cli.browse import show_emergence
+    from analyzer.cli.browse import show_emergence, show_limits
     from analyzer.cli.output import emit
     from analyzer.cli.scan import run_scan
     from analyzer.cli.tables import UPDATE_NOTE, for_people, layer_rows, resolve, update_summary
-    from analyzer.demo import make_demo
+    from analyzer.demo import ACTIVATIONS, make_demo
     from analyzer.store.reading import connect
 
     def report(phase: str, step: int, total: int) -> None:
@@ -41,7 +41,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     make_demo(folder, steps=steps, seed=seed, progress=report)
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
-    code = run_scan(folder)
+    code = run_scan(folder, activations=folder / ACTIVATIONS)
     store = connect(folder / "analyzer.duckdb")
     tuned = resolve(store, "lora-r1")
     rows = layer_rows(store, tuned)
@@ -52,5 +52,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
         click.echo(f"{run:<9} {update_summary(store, resolve(store, run))}")
     click.echo()
     show_emergence(store, resolve(store, "base"), as_json=False, as_csv=False)
+    click.echo()
+    show_limits(store, resolve(store, "lora-r8"), as_json=False, as_csv=False)
     click.echo(f"more: analyzer show lora-r8 --db {folder / 'analyzer.duckdb'}", err=True)
     return code

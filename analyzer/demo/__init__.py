@@ -9,6 +9,7 @@ from pathlib import Path
 from analyzer.errors import UsageError
 
 MARKER = "demo.json"
+ACTIVATIONS = "activations.safetensors"
 README = "README.md"  # written last: its presence says that the collection is complete
 
 
@@ -65,8 +66,9 @@ def _train_missing(
     import torch
 
     from analyzer.demo.corpus import read_corpus
+    from analyzer.demo.hidden_states import save_hidden_states
     from analyzer.demo.readme import readme
-    from analyzer.demo.runs import TUNINGS, make_base, make_tuned, tuning_steps
+    from analyzer.demo.runs import TUNINGS, load_base, make_base, make_tuned, tuning_steps
 
     corpus = read_corpus()
     with torch.random.fork_rng(devices=[]):
@@ -81,4 +83,5 @@ def _train_missing(
                 seed=seed,
                 progress=progress,
             )
+    save_hidden_states(folder / ACTIVATIONS, load_base(folder / "base"), corpus)
     (folder / README).write_text(readme(folder, steps, seed), encoding="utf-8")

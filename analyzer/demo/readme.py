@@ -25,6 +25,7 @@ A byte-level Llama (token id = byte value) trained on the sources of the Python 
 | `full/checkpoint-N/` | every weight of the base tuned on the package `encodings`, N steps; \
 with Adam's moments in `optimizer.pt` |
 | `base/analyzer-records/`, `full/analyzer-records/` | gradients recorded while these two trained |
+| `activations.safetensors` | inputs of the base's attention layers while it reads held-out text |
 | `lora-rR/checkpoint-N/` | PEFT adapters of rank R, alpha 2R, on every linear layer of the blocks |
 
 Losses are mean cross-entropies in nats per byte. Training: mean of the last {last} steps, {batch}
@@ -38,7 +39,9 @@ the same for every model. Each `trainer_state.json` holds the losses up to its s
 Tuning lowers the last column; what it costs in the column before is forgetting.
 Every folder loads with `transformers` and `peft`. `analyzer scan` compares the tuned models with
 the base, for example by their intruder dimensions (Shuttleworth et al., arXiv 2410.21228), and
-follows the gradients of both trainings (`analyzer show base --analysis emergence`).
+follows the gradients of both trainings (`analyzer show base --analysis emergence`). With
+`--activations activations.safetensors` it measures attention heads on held-out text too
+(`analyzer show base --analysis limits`).
 """
 
 

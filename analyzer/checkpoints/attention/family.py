@@ -1,7 +1,7 @@
 """How a family of models names its attention modules and what it does to queries and keys.
 
-A family is a value of `Family`, made from the model's configuration; modules `decoder_families` and
-`encoder_families` hold one short function a family. Everything a `Family` does not say is plain
+A family is a value of `Family`, made from the model's configuration; the modules ``*_families``
+hold one short function a family. Everything a `Family` does not say is plain
 scaled dot-product attention: β = 1/√d_h, no rotation, no cap, no window.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analyzer.checkpoints.attention.fused_layouts import FusedLayout
+from analyzer.checkpoints.attention.fused_layouts import FusedLayout, LayoutRefused
 from analyzer.checkpoints.attention.rotary_config import RotaryRule
 from analyzer.checkpoints.attention.types import LogitBias, NormKind
 
@@ -80,7 +80,6 @@ def block(
     cross: bool = False,
     keys_front: Front | None = None,
     heads: tuple[str, ...] | None = None,
-    lengths: tuple[str, ...] | None = None,
     detail: str | None = None,
 ) -> Block:
     """A block whose attention is ``ROOT container.N.attention``; `front` is a path within layer N,
@@ -88,9 +87,7 @@ def block(
     if front is not None and "{" not in front:
         front = f"{{root}}{container}.{{layer}}.{front}"
     path = rf"(?P<root>(?:.+\.)?){re.escape(container)}\.(?P<layer>\d+)\.{re.escape(attention)}"
-    return Block(
-        re.compile(path), Front(front, detail), first, causal, cross, keys_front, heads, lengths
-    )
+    return Block(re.compile(path), Front(front, detail), first, causal, cross, keys_front, heads)
 
 
 def inverse_root(head_width: int, layer: int) -> float:
@@ -139,8 +136,20 @@ def integer(config: Config, *fields: str) -> int | None:
 
 
 def number(config: Config, field: str, default: float) -> float:
-    """A field, or what the family's configuration class has for it."""
-    return optional(config, field, default) or default
+    """A field, or what the family's configuration class has for it. Raises LayoutRefused for a
+    negative or infinite one."""
+    value = optional(config, field, default)
+    if value is not None and not 0.0 <= value < math.inf:
+        raise LayoutRefused(f"config.json says {field} = {value}")
+    return default if value is None else value
+
+
+def positive(config: Config, field: str, default: float) -> float:
+    """As `number`, but not 0 either."""
+    value = number(config, field, default)
+    if value == 0.0:
+        raise LayoutRefused(f"config.json says {field} = 0")
+    return value
 
 
 def optional(config: Config, field: str, default: float | None = None) -> float | None:

@@ -15,8 +15,8 @@ from analyzer.checkpoints.attention.family import (
     head_norm,
     integer,
     layer_types,
-    number,
     optional,
+    positive,
     rmsnorm,
 )
 from analyzer.checkpoints.attention.rotary_config import RotaryRule
@@ -33,11 +33,11 @@ def gemma(config: Config) -> Family:
 
 
 def gemma2(config: Config) -> Family:
-    scale = number(config, "query_pre_attn_scalar", 256.0) ** -0.5
+    scale = positive(config, "query_pre_attn_scalar", 256.0) ** -0.5
     return replace(
         gemma(config),
         scale=lambda width, layer: scale,
-        softcap=optional(config, "attn_logit_softcapping", 50.0),
+        softcap=_cap(config, 50.0),
         layer_type=layer_types(config, lambda layer: layer % 2 == 0),
         window=_window(config),
     )
@@ -47,11 +47,17 @@ def gemma3(config: Config) -> Family:
     pattern = integer(config, "sliding_window_pattern", "_sliding_window_pattern") or 6
     return replace(
         gemma2(config),
-        softcap=optional(config, "attn_logit_softcapping"),
+        softcap=_cap(config),
         head_norm=head_norm(rmsnorm(config, offset=1.0)),
         layer_type=layer_types(config, lambda layer: (layer + 1) % pattern != 0),
         rotary=RotaryRule(base=("rope_theta", 1e6), local_base=("rope_local_base_freq", 10000.0)),
     )
+
+
+def _cap(config: Config, default: float | None = None) -> float | None:
+    """Null is no cap."""
+    cap = optional(config, "attn_logit_softcapping", default)
+    return None if cap is None else positive(config, "attn_logit_softcapping", cap)
 
 
 def _window(config: Config) -> int | None:

@@ -20,6 +20,7 @@ from analyzer.checkpoints.attention.family import (
     inverse_root,
     layernorm,
     number,
+    positive,
 )
 from analyzer.checkpoints.attention.fused_layouts import codegen, consecutive, grouped
 from analyzer.checkpoints.attention.rotary_config import RotaryRule
@@ -84,7 +85,8 @@ def gpt_neox(config: Config) -> Family:
 def falcon(config: Config) -> Family:
     """Three layouts in one family, rotary or ALiBi; ALiBi is scaled like the logits."""
     new = config.get("new_decoder_architecture") is True
-    one_norm = not new or config.get("num_ln_in_parallel_attn") == 1
+    parallel = config.get("parallel_attn", True) is not False
+    one_norm = not new or not parallel or config.get("num_ln_in_parallel_attn") == 1
     heads = integer(config, "num_attention_heads", "n_head")
     multi_query = config.get("multi_query", True) is not False
     alibi = config.get("alibi") is True
@@ -113,7 +115,8 @@ def bloom(config: Config) -> Family:
 def mpt(config: Config) -> Family:
     attention = config.get("attn_config")
     given = attention if isinstance(attention, dict) else {}
-    scale = given.get("softmax_scale")
+    scaled = given.get("softmax_scale") is not None
+    scale = positive(given, "softmax_scale", 1.0) if scaled else 0.0
     largest = number(given, "alibi_bias_max", 8.0)
     has_alibi = given.get("alibi") is True
     refusal = clipped(given)
@@ -128,7 +131,7 @@ def mpt(config: Config) -> Family:
         layernorm(config),
         fused=consecutive,
         heads=("n_heads",),
-        scale=inverse_root if scale is None else lambda width, layer: float(scale),
+        scale=(lambda width, layer: scale) if scaled else inverse_root,
         logit_bias="alibi" if has_alibi else None,
         refusal=refusal,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from analyzer.checkpoints.attention.families import family_of
 from analyzer.checkpoints.attention.family import (
+    FULL,
     LENGTHS,
     SLIDING,
     Block,
@@ -74,6 +75,8 @@ def _layer(module: AttentionModule, stored: Stored, whole: Config) -> AttentionL
     query, key, value, width = _projections(module, stored, family, n_heads, n_kv_heads, config)
     layer = int(places["layer"])
     kind = family.layer_type(layer)
+    if kind not in (FULL, SLIDING):
+        raise LayoutRefused(f"a layer of type {kind!r} is not known")
     front = block.first if layer == 0 and block.first else block.front
     norm, detail = norm_in_front(stored, front, family.norm, places)
     keys_front = block.keys_front and norm_in_front(stored, block.keys_front, family.norm, places)

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from analyzer.checkpoints.attention.family import (
     SLIDING,
-    Block,
     Config,
     Family,
     HeadNormRule,
@@ -22,6 +21,7 @@ from analyzer.checkpoints.attention.family import (
     layer_types,
     layernorm,
     number,
+    positive,
     rmsnorm,
 )
 from analyzer.checkpoints.attention.fused_layouts import consecutive, grouped
@@ -30,8 +30,8 @@ from analyzer.checkpoints.attention.rotary_config import RotaryRule
 _DECODER = (block("layers", "self_attn", "input_layernorm"),)
 
 
-def llama(config: Config, blocks: tuple[Block, ...] = _DECODER) -> Family:
-    return Family(blocks, rmsnorm(config), rotary=RotaryRule())
+def llama(config: Config) -> Family:
+    return Family(_DECODER, rmsnorm(config), rotary=RotaryRule())
 
 
 def mistral(config: Config, window: int | None = 4096) -> Family:
@@ -54,9 +54,7 @@ def mixtral(config: Config) -> Family:
 def qwen2(config: Config) -> Family:
     """Windows above a certain layer, if at all."""
     windowed = config.get("use_sliding_window") is True
-    first = integer(config, "max_window_layers") or 28
-    if config.get("max_window_layers") == 0:
-        first = 0
+    first = number(config, "max_window_layers", 28.0)
     return replace(
         llama(config),
         layer_type=layer_types(config, lambda layer: windowed and layer >= first),
@@ -113,7 +111,7 @@ def stablelm(config: Config) -> Family:
 
 
 def granite(config: Config) -> Family:
-    scale = number(config, "attention_multiplier", 1.0)
+    scale = positive(config, "attention_multiplier", 1.0)
     return replace(llama(config), scale=lambda width, layer: scale)
 
 

@@ -14,7 +14,6 @@ _ROLES = (QUERY, KEY, VALUE, FUSED)
 _LATENT = re.compile(r"(?:kv_a|kv_b|q_a|q_b|attn_kv_a|attn_kv_b|attn_q_a|attn_q_b)_?\w*")
 # Tensors that only recurrent and linear-attention layers hold, and the module that holds them.
 _RECURRENT = re.compile(r"(?P<module>.+)\.(?:A_log|time_decay|time_first|time_faaaa)")
-
 _HEAD_NORM = re.compile(
     r"(?P<module>.+)\.(?:q|k|query|key)_?(?:norm|layernorm|layer_norm|ln)(?:\..*)?"
 )

@@ -80,7 +80,8 @@ def _width(
     else:
         said = (source.get(field) for source in (given, config) for field in _SHARES)
         share = next((s for s in said if s is not None), rule.share)
-        width = int(head_width * share) if isinstance(share, int | float) else 0
+        possible = isinstance(share, int | float) and 0.0 < share <= 1.0
+        width = int(head_width * share) if possible else 0
     if width < 2 or width % 2 or width > head_width:
         raise LayoutRefused(f"a rotary width of {width} in heads of {head_width} is not possible")
     return width

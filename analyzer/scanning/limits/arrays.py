@@ -63,7 +63,7 @@ def with_adapter(base: BaseArrays, targets: Mapping[str, Entry]) -> tuple[LayerA
     query, key, value = linears
     assert query is not None and key is not None
     arrays = replace(base.arrays, query=query, key=key, value=value)
-    return arrays, lora if query.update is not None else None
+    return arrays, lora  # of a fresh adapter too, which changes nothing yet
 
 
 def with_fine_tune(base: BaseArrays, tuned: Checkpoint, layer: AttentionLayer) -> LayerArrays:

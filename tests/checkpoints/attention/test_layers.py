@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
@@ -183,6 +182,11 @@ def test_cross_attention_names_both_norms(tiny):
         ({**LLAMA, "model_type": "gpt_neox"}, "no attention module of 'gpt_neox'"),
         ({**LLAMA, "model_type": "phi3"}, "separate matrices are not 'phi3'"),
         ({**LLAMA, "model_type": "qwen3"}, "q_norm.weight is not in the checkpoint"),
+        (
+            {**LLAMA, "model_type": "gemma2", "layer_types": ["chunked"] * 2},
+            "layer of type 'chunked'",
+        ),
+        ({**LLAMA, "model_type": "gemma2", "query_pre_attn_scalar": -1}, "scalar = -1"),
         ({**LLAMA, "rope_theta": "big"}, "rope_theta = 'big'"),
         ({**LLAMA, "partial_rotary_factor": 0.25}, "rotary width of 1"),
         ({"model_type": "llava", "text_config": {"model_type": "llama"}}, "num_attention_heads"),
@@ -317,12 +321,33 @@ def test_timm_needs_heads_beside_its_architecture(layers_of):
     assert "vit_relpos" in only_reason(layers_of(tensors, swapped))
 
 
-def test_config_written_by_hand(save_model, tmp_path):
-    """Whatever stands in config.json, a reason or a layer comes out and no exception."""
-    for field in ("num_attention_heads", "num_key_value_heads", "head_dim", "rope_scaling",
-                  "rope_theta", "rms_norm_eps", "max_position_embeddings"):  # fmt: skip
-        for number, value in enumerate((None, -1, 0, True, "x", [], {}, {"rope_type": 3}, 1e400)):
-            folder = tmp_path / f"{field}{number}"
-            config = json.loads(json.dumps({**LLAMA, field: value}))
-            (layer,) = attention_layers(save_model(folder, llama_tensors(), config))
-            assert isinstance(layer, AttentionLayer | RefusedLayer)
+@pytest.mark.parametrize(
+    ("model_type", "field"),
+    [
+        ("llama", "num_attention_heads"),
+        ("llama", "num_key_value_heads"),
+        ("llama", "head_dim"),
+        ("llama", "rope_scaling"),
+        ("llama", "rope_parameters"),
+        ("llama", "rope_theta"),
+        ("llama", "partial_rotary_factor"),
+        ("llama", "max_position_embeddings"),
+        ("llama", "rms_norm_eps"),
+        ("gemma2", "query_pre_attn_scalar"),
+        ("gemma2", "attn_logit_softcapping"),
+        ("gemma2", "layer_types"),
+        ("mistral", "sliding_window"),
+        ("qwen2", "max_window_layers"),
+        ("granite", "attention_multiplier"),
+    ],
+)
+def test_config_written_by_hand(save_model, tmp_path, model_type, field):
+    """Whatever stands in config.json, a reason or a usable layer comes out and no exception."""
+    values = (None, -1, 0, True, "x", [], ["x"], {}, {"rope_type": 3}, 1e400)
+    for number, value in enumerate(values):
+        config = {**LLAMA, "model_type": model_type, field: value}
+        (layer,) = attention_layers(save_model(tmp_path / str(number), llama_tensors(), config))
+        if isinstance(layer, AttentionLayer):
+            assert 0.0 < layer.beta < float("inf")
+            assert layer.softcap is None or layer.softcap > 0.0
+            assert layer.norm is not None and layer.norm.eps >= 0.0
