@@ -12,6 +12,7 @@ from analyzer.lazy import lazy_names
 if TYPE_CHECKING:
     from analyzer.analyses.emergence import Emergence, gradient_emergence
     from analyzer.analyses.intruders import Intruders, intruder_dimensions
+    from analyzer.analyses.limits import HeadLimits, lora_limits
     from analyzer.analyses.tails import TailFit, fit_tail
     from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
     from analyzer.checkpoints.discover import Collection, discover
@@ -28,6 +29,7 @@ _HOME = {
     "Checkpoint": "analyzer.checkpoints.checkpoint",
     "Collection": "analyzer.checkpoints.discover",
     "Emergence": "analyzer.analyses.emergence",
+    "HeadLimits": "analyzer.analyses.limits",
     "Intruders": "analyzer.analyses.intruders",
     "LightningRecorder": "analyzer.recorder",
     "LowRankUpdate": "analyzer.spectral",
@@ -42,6 +44,7 @@ _HOME = {
     "fit_tail": "analyzer.analyses.tails",
     "gradient_emergence": "analyzer.analyses.emergence",
     "intruder_dimensions": "analyzer.analyses.intruders",
+    "lora_limits": "analyzer.analyses.limits",
     "low_rank_svd": "analyzer.spectral",
     "open_checkpoint": "analyzer.checkpoints.checkpoint",
     "scan": "analyzer.scanning",
@@ -55,6 +58,7 @@ __all__ = [
     "Checkpoint",
     "Collection",
     "Emergence",
+    "HeadLimits",
     "Intruders",
     "LightningRecorder",
     "LowRankUpdate",
@@ -69,6 +73,7 @@ __all__ = [
     "fit_tail",
     "gradient_emergence",
     "intruder_dimensions",
+    "lora_limits",
     "low_rank_svd",
     "open_checkpoint",
     "scan",

@@ -141,7 +141,7 @@ def _samples(
 
 
 def _looks_at_pairs(layer: AttentionLayer, keys: int) -> bool:
-    hidden = not layer.causal and layer.window is not None and keys > layer.window
+    hidden = not layer.causal and layer.window is not None and keys > layer.window // 2 + 1
     return keys <= MOST_TOKENS and layer.logit_bias != "relative" and not hidden
 
 
