@@ -152,6 +152,7 @@ def _head_bounds(
         own = arrays.tuned_norms
         assert own.q is not None and own.k is not None
         norms |= _gain_entries(arrays.norms, own, head, kv_head, width)
+        norms |= _value_entries(arrays, of_k)
         tops_q, radius_q = _of_gain(own.q, head, width, layer.rotary)
         tops_k, radius_k = _of_gain(own.k, kv_head, width, layer.rotary)
         bound = layer.beta * _gain_product(own.q, own.k, head, kv_head, width, layer.rotary)
@@ -172,22 +173,23 @@ def _entries(
         "gamma_dk": _top(k.change, of_k),
     }  # fmt: skip
     bounds["c2"] = bounds["gamma_k_base"]
-    if arrays.value is not None and arrays.tuned_norms.keys is not None:
-        value, norm = arrays.value, arrays.tuned_norms.keys
-        bounds["gamma_v"] = _top(
-            normed_rows(value.tuned_weight[of_k], norm, _part(value.tuned_bias, of_k)),
-            slice(None),
-        )
-        base_norm = arrays.norms.keys or norm
-        bounds["c3"] = _top(
-            normed_rows(value.weight[of_k], base_norm, _part(value.bias, of_k)), slice(None)
-        )
+    bounds |= _value_entries(arrays, of_k)
     bounds["gamma_qkt"] = _product_entries(q.tuned.rows(of_q), arrays.key.tuned_weight[of_k])
     bounds["gamma_partial"] = max(bounds["gamma_q"], bounds["gamma_k_base"])
     bounds["gamma_hard"] = max(bounds["gamma_k_base"], bounds["gamma_dq"])
     key_input = _largest_input(arrays.tuned_norms.keys) if arrays.tuned_norms.keys else 0.0
     bounds["gamma_full"] = max(bounds["gamma_q"], bounds["gamma_k"], bounds["gamma_qkt"], key_input)
     return bounds
+
+
+def _value_entries(arrays: LayerArrays, of_k: slice) -> dict[str, float]:
+    """Values, base and tuned; {} without them or without a norm in front."""
+    value, norm = arrays.value, arrays.tuned_norms.keys
+    if value is None or norm is None:
+        return {}
+    base = normed_rows(value.weight[of_k], arrays.norms.keys or norm, _part(value.bias, of_k))
+    tuned = normed_rows(value.tuned_weight[of_k], norm, _part(value.tuned_bias, of_k))
+    return {"gamma_v": float(entry_bounds(tuned).max()), "c3": float(entry_bounds(base).max())}
 
 
 def _chain(channels: ChannelNorms, bound: float, softcap: float | None) -> dict[str, Any]:

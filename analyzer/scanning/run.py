@@ -84,9 +84,9 @@ def scan(
     if discovered:
         discovered(collection)
     db = Path(db) if db else _default_db(Path(path))
-    create(db, TABLES)
     report = progress or (lambda _: None)
     states = _hidden_states(activations, calibration, collection, db, report)
+    create(db, TABLES)
     drafts, problems = read_drafts(
         collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
     )

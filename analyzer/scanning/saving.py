@@ -42,7 +42,8 @@ def batches(outcomes: Iterator[Outcome]) -> Iterator[list[Outcome]]:
 
 def write_batch(db: Path, scan_id: int, batch: Sequence[Outcome], nulls: Nulls) -> list[Outcome]:
     """One transaction: rows, marks of finished units, statuses. Returns what failed."""
-    failures = [outcome for outcome in batch if outcome.failed]
+    # What fails two passes over the same matrix is one failure.
+    failures = list({(o.unit.entry.matrix_id, o.detail): o for o in batch if o.failed}.values())
     # A crashed unit brings nothing that could take the place of what is stored.
     settled = [outcome for outcome in batch if outcome.rows]
     with writer(db) as connection:

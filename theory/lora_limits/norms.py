@@ -123,7 +123,7 @@ def literal_norms(
 
 def max_entry(matrix: Array | None) -> float:
     """‖Z‖∞ = max |Z_ij|; 0 for None."""
-    return 0.0 if matrix is None else float(np.max(np.abs(matrix)))
+    return 0.0 if matrix is None else max(float(matrix.max()), -float(matrix.min()))
 
 
 def token_quantiles(values: ArrayLike) -> TokenQuantiles:

@@ -86,7 +86,9 @@ def project_update(x: ArrayLike, shape: tuple[int, int], update: Update) -> Arra
 
     Raises ValueError as `project`.
     """
-    X = finite_matrix(x, "X", shape[1])
+    X = np.asarray(x, dtype=np.float64)  # NaN and infinity show in the product, which is smaller
+    if X.ndim != 2 or X.shape[1] != shape[1]:
+        raise ValueError(f"X of shape {X.shape} does not fit W of shape {shape} in torch order")
     return _update_of(X, shape, update)
 
 
@@ -123,7 +125,7 @@ def _checked_delta(update: DenseUpdate, shape: tuple[int, ...]) -> Array:
 def _update_of(X: Array, shape: tuple[int, ...], update: Update) -> Array:
     if isinstance(update, LowRankUpdate):
         A, B = checked_factors(update, shape)
-        return update.scaling * ((X @ A.T) @ B.T)
+        return finite_matrix(update.scaling * (X @ A.T), "X lora_Aᵀ") @ B.T
     moved = X @ _checked_delta(update, shape).T
     if update.bias is not None:
         moved += finite_vector(update.bias, "the update of the bias", shape[0])

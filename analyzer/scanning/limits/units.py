@@ -98,6 +98,7 @@ def plan_limits(
     text = None if activations is None else _mark(activations)
     problems: list[Problem] = []
     groups: dict[tuple[str, str], LimitsJob] = {}
+    taken: set[int] = set()
     stored = 0
     candidates = list(_candidates(collection, entries, problems))
     modules: dict[str, tuple[str, ...]] = defaultdict(tuple)
@@ -105,9 +106,10 @@ def plan_limits(
         if one.anchor is one.checkpoint:
             modules[one.anchor.name] += (one.layer.query.module,)
     for one in candidates:
-        entry = _entry(one.layer, one.own)
+        entry = _entry(one.layer, one.own, taken)
         if entry is None:  # an adapter that leaves the whole block as it is
             continue
+        taken.add(entry.matrix_id)
         known = {
             **options.chosen(DATA_FREE),
             "layout": hashlib.sha256(repr((one.layer, one.anchor_layer)).encode()).hexdigest(),
@@ -122,14 +124,18 @@ def plan_limits(
         if not left:
             continue
         tuned = one.checkpoint is not one.anchor
-        unit = LimitsUnit(
-            entry=entry,
-            layer=one.layer,
-            tuned=_needed(one.layer, one.own) if tuned else {},
-            model=one.anchor.name,
-            adapter=one.checkpoint.name if tuned else None,
-            length=one.layer.context,
-            params=left,
+        # A text that cannot be read must not cost the bounds: a unit each.
+        units = tuple(
+            LimitsUnit(
+                entry=entry,
+                layer=one.layer,
+                tuned=_needed(one.layer, one.own) if tuned else {},
+                model=one.anchor.name,
+                adapter=one.checkpoint.name if tuned else None,
+                length=one.layer.context,
+                params={name: params},
+            )
+            for name, params in left.items()
         )
         key = one.anchor.name, one.anchor_layer.name
         base = _needed(one.anchor_layer, one.anchor_entries)
@@ -137,7 +143,7 @@ def plan_limits(
             one.anchor, one.anchor_layer, base, activations, modules[one.anchor.name], (), 1.0
         )
         cost = job.cost + _cost(one.layer, entry)
-        groups[key] = replace(job, units=(*job.units, unit), cost=cost)
+        groups[key] = replace(job, units=(*job.units, *units), cost=cost)
     jobs = sorted(groups.values(), key=lambda job: -job.cost)
     return LimitsPlan(tuple(jobs), stored, len(candidates), tuple(problems))
 
@@ -193,13 +199,15 @@ def _is_whole(layer: AttentionLayer, by_name: Entries) -> bool:
     return layer.query.matrix in by_name and layer.key.matrix in by_name
 
 
-def _entry(layer: AttentionLayer, by_name: Entries) -> Entry | None:
-    """The matrix that rows belong to: queries, keys, values, or another one of the block."""
+def _entry(layer: AttentionLayer, by_name: Entries, taken: set[int]) -> Entry | None:
+    """The matrix that rows belong to: queries, keys, values, or another one of the block that no
+    other layer has."""
     value = layer.value.matrix if layer.value is not None else None
     for name in (layer.query.matrix, layer.key.matrix, value):
         if name is not None and name in by_name:
             return by_name[name]
-    return next(_same_block(layer, by_name), None)
+    rest = (entry for entry in _same_block(layer, by_name) if entry.matrix_id not in taken)
+    return next(rest, None)
 
 
 def _same_block(layer: AttentionLayer, by_name: Entries) -> Iterator[Entry]:
