@@ -76,6 +76,7 @@ class LayerArrays:
     value: Linear | None
     norms: Norms
     tuned_norms: Norms
+    position_bias: Array | None = None  # (buckets, n_heads) learned, of the tuned layer
 
     @property
     def touches_qk(self) -> bool:

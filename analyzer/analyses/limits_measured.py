@@ -25,6 +25,7 @@ from theory.lora_limits.norms import LiteralNorms, literal_norms, token_quantile
 from theory.lora_limits.perturbation import delta_logit, head_update, perturbation_rank
 from theory.lora_limits.polynomial import log_feature_count
 from theory.lora_limits.projections import Projected
+from theory.lora_limits.relative_bias import relative_bias
 from theory.lora_limits.rotary import rotated
 from theory.lora_limits.scaling import alpha_room, scaling_interval
 from theory.lora_limits.sweep import gaussian_crossover, prefix_channel_norms, running_maximum
@@ -60,7 +61,7 @@ def measured_limits(
     key_weight = arrays.key.tuned_weight
     limits, sweep = [], []
     for head in range(layer.n_heads):
-        samples = _samples(layer, base, tokens, head)
+        samples = _samples(layer, arrays, base, tokens, head)
         limits.append(_limits(layer, arrays, base, tokens, key_weight, samples, head, length, lora))
         if layer.causal and not layer.cross and samples:
             q = tokens.q[:, _columns(head, layer.head_width)]
@@ -109,7 +110,7 @@ def _limits(
         source="activations",
         method="norms of the projected tokens",
         precision="float64",
-        warnings="; ".join(_warnings(layer, base, samples)) or None,
+        warnings="; ".join(_warnings(layer, arrays, base, samples)) or None,
         n_tokens=len(base.x),
         n_samples=len(base.samples),
         q_token_q50=quantiles.q50,
@@ -120,19 +121,19 @@ def _limits(
 
 
 def _samples(
-    layer: AttentionLayer, base: BaseTokens, tokens: HeadTokens, head: int
+    layer: AttentionLayer, arrays: LayerArrays, base: BaseTokens, tokens: HeadTokens, head: int
 ) -> list[_Sample]:
     """[] where the positions cannot be computed."""
     if layer.rotary is not None and layer.rotary.frequencies is None:
         return []
     of_q = _columns(head, layer.head_width)
     of_k = _columns(layer.key_head(head), layer.head_width)
-    bias, found = _bias(layer, head), []
+    bias, found = _bias(layer, arrays, head), []
     for sample, key_sample in zip(base.samples, base.key_samples, strict=True):
         q = _at_positions(layer, tokens.q[sample, of_q])
         k = _at_positions(layer, tokens.k[key_sample, of_k])
         rows = None
-        if _looks_at_pairs(layer, len(k)):
+        if _looks_at_pairs(layer, len(k)) and not _unknown_bias(layer, arrays):
             mask = "causal" if layer.causal else "none"
             window = layer.window if layer.causal else None
             rows = row_logits(q, k, layer.beta, mask=mask, additive=bias, window=window)
@@ -142,13 +143,20 @@ def _samples(
 
 def _looks_at_pairs(layer: AttentionLayer, keys: int) -> bool:
     hidden = not layer.causal and layer.window is not None and keys > layer.window // 2 + 1
-    return keys <= MOST_TOKENS and layer.logit_bias != "relative" and not hidden
+    return keys <= MOST_TOKENS and not hidden
 
 
-def _bias(layer: AttentionLayer, head: int) -> AdditiveBias | None:
-    if layer.logit_bias != "alibi":
-        return None
-    return alibi(layer.bias_scale * float(alibi_slopes(layer.n_heads)[head]))
+def _unknown_bias(layer: AttentionLayer, arrays: LayerArrays) -> bool:
+    return layer.logit_bias == "relative" and arrays.position_bias is None
+
+
+def _bias(layer: AttentionLayer, arrays: LayerArrays, head: int) -> AdditiveBias | None:
+    if layer.logit_bias == "alibi":
+        return alibi(layer.bias_scale * float(alibi_slopes(layer.n_heads)[head]))
+    if layer.relative is not None and arrays.position_bias is not None:
+        learned, rule = arrays.position_bias[:, head], layer.relative
+        return relative_bias(learned, rule.max_distance, two_sided=rule.two_sided)
+    return None
 
 
 def _at_positions(layer: AttentionLayer, values: Array) -> Array:
@@ -319,13 +327,15 @@ def _sweep(
     return found
 
 
-def _warnings(layer: AttentionLayer, base: BaseTokens, samples: Sequence[_Sample]) -> list[str]:
+def _warnings(
+    layer: AttentionLayer, arrays: LayerArrays, base: BaseTokens, samples: Sequence[_Sample]
+) -> list[str]:
     if not samples:
         detail = layer.rotary.detail if layer.rotary is not None else None
         return [f"positions are not known: {detail}" if detail else "positions are not known"]
     notes = []
-    if layer.logit_bias == "relative":
-        notes.append("relative position bias not added: no logits")
+    if _unknown_bias(layer, arrays):
+        notes.append("relative position bias not stored: no logits")
     elif base.longest > MOST_TOKENS:
         notes.append(f"no logits: longer than {MOST_TOKENS} tokens")
     elif any(sample.rows is None for sample in samples):

@@ -32,10 +32,10 @@ class HeadLimits:
     """Norms of one head, how far they are from the threshold c·√(ln L), and what that costs.
 
     Of source ``activations`` every norm is a value on the given text; of ``data_free`` an upper
-    bound for every input of the norm layer, of a fine-tune its own; of ``spherical`` a typical value, the median of the
-    largest entry of L random tokens. The three are never mixed in a row. What a source does not
-    say is None. Queries and keys are as they enter the product: after a norm of their own, if the
-    model has one (gamma_dq is then the change of the normalised query).
+    bound for every input of the norm layer, of a fine-tune its own; of ``spherical`` a typical
+    value, the median of the largest entry of L random tokens. The three are never mixed in a row.
+    What a source does not say is None. Queries and keys are as they enter the product: after a norm
+    of their own, if the model has one (gamma_dq is then the change of the normalised query).
     """
 
     head: int = column("query head, 0-based")

@@ -733,7 +733,9 @@ def test_numbered_states_belong_to_no_layer_of_two_stacks(tmp_path: Path, rows: 
         vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=20, num_layers=1, num_heads=2,
         decoder_start_token_id=0,
     )  # fmt: skip
-    hf.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "base")
+    config._attn_implementation = "eager"
+    model = hf.T5ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "base")
     states = np.random.default_rng(0).standard_normal((7, 16)).astype(np.float32)
     numbered, named = tmp_path / "numbered.safetensors", tmp_path / "named.safetensors"
     write_activations(numbered, {"layer.0": states}, None, {})
@@ -752,7 +754,11 @@ def test_numbered_states_belong_to_no_layer_of_two_stacks(tmp_path: Path, rows: 
     assert {row["module"] for row in found} == {cross, "encoder.block.0.layer.0.SelfAttention"}
     for row in found:
         assert row["L"] == 7 and row["cross_attention"] == (row["module"] == cross)
-        assert (row["gamma_logit"] is None) == (not row["cross_attention"])
+    with torch.no_grad():
+        attention = model.encoder.block[0].layer[0].SelfAttention
+        theirs = attention(torch.from_numpy(states)[None], output_attentions=True)[-1]
+    own = [row["ipr"] for row in found if not row["cross_attention"]]
+    np.testing.assert_allclose(own, (theirs[0] ** 2).sum(-1).mean(-1).numpy(), rtol=1e-5)
 
 
 # The command line.

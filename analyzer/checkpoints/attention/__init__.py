@@ -7,6 +7,7 @@ from analyzer.checkpoints.attention.types import (
     Norm,
     Projection,
     RefusedLayer,
+    RelativeBias,
     Rotary,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     "Norm",
     "Projection",
     "RefusedLayer",
+    "RelativeBias",
     "Rotary",
     "attention_layers",
 ]

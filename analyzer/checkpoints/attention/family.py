@@ -119,6 +119,8 @@ class Family:
     head_norm: HeadNormRule | None = None
     softcap: float | None = None
     logit_bias: LogitBias | None = None
+    relative: str | None = None  # template of the tensor of a relative bias: {root}, {part}
+    max_distance: int = 128
     bias_scaled: bool = False  # β multiplies the bias too
     layer_type: Callable[[int], str] = always_full
     window: int | None = None  # keys a query sees in layers of the type `SLIDING`

@@ -32,7 +32,13 @@ from analyzer.checkpoints.attention.modules import (
 )
 from analyzer.checkpoints.attention.norms import Stored, head_norms, norm_in_front
 from analyzer.checkpoints.attention.rotary_config import rotary
-from analyzer.checkpoints.attention.types import AttentionLayer, HeadNorm, Projection, RefusedLayer
+from analyzer.checkpoints.attention.types import (
+    AttentionLayer,
+    HeadNorm,
+    Projection,
+    RefusedLayer,
+    RelativeBias,
+)
 from analyzer.checkpoints.checkpoint import Checkpoint
 from analyzer.checkpoints.names import strip_wrappers
 from analyzer.checkpoints.tensors import MatrixInfo, TensorInfo
@@ -104,10 +110,25 @@ def _layer(module: AttentionModule, stored: Stored, whole: Config) -> AttentionL
         key_norm=normed[1] if normed else None,
         softcap=family.softcap,
         logit_bias=None if block.cross else family.logit_bias,
+        relative=_relative(stored, family, block, module, places),
         bias_scale=beta if family.bias_scaled else 1.0,
         window=family.window if kind == SLIDING else None,
         context=integer(config, *block.lengths) if block.lengths else _context(family, config),
     )
+
+
+def _relative(
+    stored: Stored,
+    family: Family,
+    block: Block,
+    module: AttentionModule,
+    places: Mapping[str, object],
+) -> RelativeBias | None:
+    if family.relative is None or block.cross:
+        return None
+    name = family.relative.format(root=places["root"], part=module.stack)
+    found = stored.get(name)
+    return found and RelativeBias(found.name, family.max_distance, two_sided=not block.causal)
 
 
 def _part(whole: Config, module: AttentionModule) -> Config:

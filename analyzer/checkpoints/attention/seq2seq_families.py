@@ -37,6 +37,8 @@ def t5(config: Config) -> Family:
         head_width="d_kv",
         scale=lambda width, layer: 1.0,
         logit_bias="relative",
+        relative="{root}{part}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        max_distance=integer(config, "relative_attention_max_distance") or 128,
     )
 
 

@@ -68,6 +68,16 @@ class Rotary:
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """A learned bias by bucketed distance, one for all layers of a stack: `tensor` holds
+    (buckets, heads). `two_sided`: half of the buckets are for keys ahead of the query."""
+
+    tensor: str
+    max_distance: int
+    two_sided: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionLayer:
     """One attention layer of a checkpoint, as far as its logits need it.
 
@@ -97,6 +107,7 @@ class AttentionLayer:
     key_norm: HeadNorm | None = None
     softcap: float | None = None
     logit_bias: LogitBias | None = None
+    relative: RelativeBias | None = None  # where `logit_bias` is relative and it is stored
     bias_scale: float = 1.0  # Falcon multiplies ALiBi's bias by beta, BLOOM and MPT do not
     # A query sees this many keys at most, itself included: the last ones, or if not causal those
     # within window // 2 on both sides.

@@ -46,7 +46,10 @@ def read_base(checkpoint: Checkpoint, layer: AttentionLayer) -> BaseArrays:
     norms = _norms(layer, matrices, vectors)
     query, key, value = (_linear(part, matrices, vectors) for part in _three(layer))
     assert query is not None and key is not None
-    return BaseArrays(layer, LayerArrays(query, key, value, norms, norms), matrices)
+    bias = layer.relative and _finite(
+        checkpoint.read(layer.relative.tensor).double().numpy(), checkpoint, layer.relative.tensor
+    )
+    return BaseArrays(layer, LayerArrays(query, key, value, norms, norms, bias), matrices)
 
 
 def with_adapter(base: BaseArrays, targets: Mapping[str, Entry]) -> tuple[LayerArrays, Lora | None]:
@@ -81,7 +84,7 @@ def with_fine_tune(base: BaseArrays, tuned: Checkpoint, layer: AttentionLayer) -
     ]  # fmt: skip
     query, key, value = linears
     assert query is not None and key is not None
-    return LayerArrays(query, key, value, base.arrays.norms, own.norms)
+    return LayerArrays(query, key, value, base.arrays.norms, own.norms, own.position_bias)
 
 
 def norm_tensors(layer: AttentionLayer) -> tuple[str, ...]:
@@ -89,6 +92,7 @@ def norm_tensors(layer: AttentionLayer) -> tuple[str, ...]:
     norms = [layer.norm, layer.key_norm_layer]
     norms += [one.norm for one in (layer.query_norm, layer.key_norm) if one is not None]
     names = [part.bias for part in _parts(layer)]
+    names += [layer.relative.tensor] if layer.relative is not None else []
     names += [name for norm in norms if norm is not None for name in (norm.gain, norm.bias)]
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
