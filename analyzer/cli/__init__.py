@@ -23,6 +23,7 @@ from analyzer.cli.demo import demo
 from analyzer.cli.doctor import doctor
 from analyzer.cli.query import export, sql
 from analyzer.cli.scan import scan
+from analyzer.cli.tucker import tucker
 from analyzer.errors import WorkbenchError
 
 CLOSED_PIPE = 128 + 13  # what a program has that SIGPIPE ends
@@ -62,7 +63,7 @@ def cli() -> None:
     """Spectral analysis of neural-network checkpoints."""
 
 
-for _command in (demo, scan, ls, show, compare, capture, sql, export, doctor):
+for _command in (demo, scan, ls, show, compare, capture, tucker, sql, export, doctor):
     cli.add_command(_command)
 
 

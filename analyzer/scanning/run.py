@@ -17,17 +17,18 @@ from analyzer.activations.format import open_activations
 from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
+from analyzer.models.spectral_tensor.settings import Settings
+from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
 from analyzer.scanning.drafts import Problem, read_drafts
 from analyzer.scanning.findings import findings
-from analyzer.scanning.jobs import make_plan
 from analyzer.scanning.limits.calibration import calibration_states
-from analyzer.scanning.limits.units import plan_limits
 from analyzer.scanning.options import ANALYSES, Options
+from analyzer.scanning.planning import plan_scan
 from analyzer.scanning.pool import AnyJob, Progress, run_jobs
 from analyzer.scanning.registry import register
 from analyzer.scanning.saving import batches, event, now, write_batch
 from analyzer.scanning.trajectories.summaries import pending_runs, write_runs
-from analyzer.scanning.trajectories.units import plan_trajectories
+from analyzer.scanning.tucker.stored import FEWEST_DEPTHS, pending_fits
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
 from analyzer.store.schema import ScanRow
@@ -86,7 +87,7 @@ def scan(
     db = Path(db) if db else _default_db(Path(path))
     report = progress or (lambda _: None)
     states = _hidden_states(activations, calibration, collection, db, report)
-    create(db, TABLES)
+    create(db, (*TABLES, *TUCKER_TABLES))
     drafts, problems = read_drafts(
         collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
     )
@@ -97,31 +98,26 @@ def scan(
         stored = _done(connection)
         identities = _identities(connection)
         pending = bool(pending_welore(connection) or pending_runs(connection))
-    done = set() if force else stored
-    plan = make_plan(entries, chosen, options, done)
-    jobs: tuple[AnyJob, ...] = plan.jobs
-    n_stored, runs = plan.n_stored, ()
-    if "emergence" in chosen:
-        followed = plan_trajectories(collection, entries, options, done, stored)
-        jobs += followed.jobs
-        n_stored += followed.n_stored
-        problems += followed.problems
-        runs = followed.runs
-    n_layers = 0
-    if "limits" in chosen:
-        heads = plan_limits(collection, entries, identities, options, done, states)
-        jobs += heads.jobs
-        n_stored += heads.n_stored
-        n_layers = heads.n_layers
-        problems += heads.problems
+    plan = plan_scan(collection, entries, chosen, options, stored, identities, states, force=force)
+    problems += plan.problems
+    to_fit = "tucker" in chosen and bool(pending_fits(db, Settings(seed=options.seed))[0])
     scan_id = None
-    if fresh or jobs or pending:
+    if fresh or plan.jobs or pending or to_fit:
         with writer(db) as connection:
             scan_id = _open_scan(connection, options, chosen, device)
             insert(connection, [event(scan_id, problem) for problem in problems])
     computed, failed = 0, []
     if scan_id is not None:
-        computed, failed = _run(db, scan_id, jobs, options, device, workers, report, bool(problems))
+        computed, failed = _run(
+            db, scan_id, plan.jobs, options, device, workers, report, bool(problems),
+            fit="tucker" in chosen,
+        )  # fmt: skip
+    not_run, n_stored = plan.not_run, plan.n_stored
+    if "tucker" in chosen:
+        n_fits = pending_fits(db, Settings(seed=options.seed))[1]
+        if not n_fits:
+            not_run["tucker"] = f"no weights scanned at {FEWEST_DEPTHS} depths or more"
+        n_stored += n_fits if scan_id is None else 0
     errors, warnings = findings(db, entries, problems, failed)
     return ScanSummary(
         db=db,
@@ -132,7 +128,7 @@ def scan(
         n_stored=n_stored,
         problems=errors,
         warnings=warnings,
-        not_run=_not_run(chosen, collection, runs, n_layers),
+        not_run=not_run,
         seconds=time.monotonic() - started,
     )
 
@@ -163,10 +159,13 @@ def _run(
     workers: int | None,
     report: Callable[[Progress], None],
     partial: bool,
+    *,
+    fit: bool,
 ) -> tuple[int, list[Outcome]]:
     """Compute and store the jobs: number of finished units (matrix × analysis), what failed."""
     # Only where there is work: it needs SciPy.
     from analyzer.scanning.nulls import Nulls
+    from analyzer.scanning.tucker.fits import fit_pending
 
     with reader(db) as connection:
         nulls = Nulls.load(connection)
@@ -180,6 +179,8 @@ def _run(
             for checkpoint_id in pending_welore(connection):
                 write_welore(connection, checkpoint_id)
             write_runs(connection)
+        if fit:
+            computed += fit_pending(db, Settings(seed=options.seed), report)
         status = "partial" if partial or failed else "ok"
     finally:
         with writer(db) as connection:
@@ -198,26 +199,6 @@ def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
             f"no analysis named {', '.join(unknown)}", hint=f"choose from {', '.join(ANALYSES)}"
         )
     return chosen
-
-
-def _not_run(
-    chosen: Sequence[str], collection: Collection, runs: Sequence[str], n_layers: int
-) -> dict[str, str]:
-    reasons: dict[str, str] = {}
-    if "intruders" in chosen and not collection.pairs():
-        reasons["intruders"] = (
-            "no base model to compare with; give --base"
-            if collection.base is None
-            else "nothing was tuned from the base"
-        )
-    if "emergence" in chosen and not runs:
-        reasons["emergence"] = (
-            "no training run: it needs checkpoint-N folders, optimizer.pt, saved gradients"
-            " or analyzer-records"
-        )
-    if "limits" in chosen and not n_layers:
-        reasons["limits"] = "no attention layer whose heads can be told apart"
-    return reasons
 
 
 def _default_db(root: Path) -> Path:

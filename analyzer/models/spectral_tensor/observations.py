@@ -1,0 +1,150 @@
+"""Log singular values at quantiles of every spectrum of a run, with their place in it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from analyzer.errors import UsageError
+
+Array = NDArray[np.float64]
+Mode = Literal["depth", "step", "role", "matrix", "quantile"]
+MODES: tuple[Mode, ...] = ("depth", "step", "role", "matrix", "quantile")
+
+N_QUANTILES = 24
+SMALLEST = 1e-12  # below it, the logarithm of a singular value is that of rounding
+
+# Of a run, its steps and the base it started from as step 0; of a checkpoint alone, itself. Experts
+# have no place of their own in depth.
+_SPECTRA = """
+    SELECT coalesce(m.stack, ''), m.role, m.layer,
+           CASE WHEN c.checkpoint_id = ? THEN 0 ELSE coalesce(c.step, 0) END AS step,
+           m.matrix_id, m.content_sha256, list(s.sigma ORDER BY s.k)
+    FROM matrix m JOIN checkpoint c USING (checkpoint_id) JOIN spectrum s USING (matrix_id)
+    WHERE s.kind = ? AND m.layer IS NOT NULL AND m.expert IS NULL
+          AND c.checkpoint_id IN (SELECT unnest(?)) AND (? OR m.role IN (SELECT unnest(?)))
+    GROUP BY ALL ORDER BY 1, 2, 3, 4, 5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """N values at N places; `role` numbers the entries of `roles`, `matrix` depth and role at once.
+
+    `step` and `depth` (the block's number) are as stored; a model sees log(1 + step).
+    """
+
+    run: str
+    kind: str
+    depth: Array  # (N,)
+    step: Array
+    role: Array
+    quantile: Array
+    values: Array  # log σ
+    roles: tuple[str, ...]
+    n_scans: int  # spectra
+    inputs_sha256: str
+
+    @property
+    def matrix(self) -> Array:
+        """(N,) a number for each pair of depth and role."""
+        return self.depth * len(self.roles) + self.role
+
+    def column(self, mode: Mode) -> Array:
+        """What a model sees of a mode."""
+        values = getattr(self, mode)
+        return np.log1p(values) if mode == "step" else values
+
+    def indexes(self, modes: Sequence[Mode]) -> Array:
+        """(N, K)."""
+        return np.column_stack([self.column(mode) for mode in modes])
+
+    def where(self, kept: NDArray[np.bool_]) -> Observations:
+        """Some of the values."""
+        return Observations(
+            self.run, self.kind, self.depth[kept], self.step[kept], self.role[kept],
+            self.quantile[kept], self.values[kept], self.roles, self.n_scans, self.inputs_sha256,
+        )  # fmt: skip
+
+    def varying(self, modes: Sequence[Mode]) -> tuple[Mode, ...]:
+        """Those with more than one index: a mode that is always the same says nothing."""
+        return tuple(mode for mode in modes if np.unique(getattr(self, mode)).size > 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOfStore:
+    """Checkpoints that belong together: the steps of a run, or one checkpoint alone."""
+
+    name: str
+    checkpoint_ids: tuple[int, ...]
+    base_id: int | None  # the checkpoint at step 0
+
+
+def runs_of(connection: duckdb.DuckDBPyConnection) -> list[RunOfStore]:
+    """Every run of the store with its base, and every checkpoint that belongs to none."""
+    found = connection.execute(
+        "SELECT coalesce(run, name), run IS NULL, list(checkpoint_id ORDER BY step),"
+        " any_value(base_checkpoint_id), any_value(kind) FROM checkpoint GROUP BY 1, 2 ORDER BY 1"
+    ).fetchall()
+    runs = []
+    for name, alone, numbers, base_id, kind in found:
+        if alone and kind == "adapter":
+            continue
+        tuned_from = None if alone or kind == "adapter" else base_id
+        ids = tuple(numbers) + ((tuned_from,) if tuned_from is not None else ())
+        runs.append(RunOfStore(name, ids, tuned_from))
+    return runs
+
+
+def observe_spectra(
+    connection: duckdb.DuckDBPyConnection,
+    run: RunOfStore,
+    *,
+    kind: str = "weight",
+    roles: Sequence[str] = (),
+    n_quantiles: int = N_QUANTILES,
+) -> Observations:
+    """Every spectrum of a run at `n_quantiles` quantiles (j + ½)/n, largest value first.
+
+    Raises UsageError where there is none.
+    """
+    found = connection.execute(
+        _SPECTRA,
+        [run.base_id or -1, kind, list(run.checkpoint_ids), not roles, list(roles)],
+    ).fetchall()
+    if not found:
+        what = f" with role {', '.join(roles)}" if roles else ""
+        raise UsageError(
+            f"no {kind} spectrum of {run.name}{what}", hint="see `analyzer ls`, then scan for tails"
+        )
+    several = len({stack for stack, *_ in found}) > 1
+    names = [f"{stack}.{role}" if several else role for stack, role, *_ in found]
+    labels = tuple(sorted(set(names)))
+    quantiles = (np.arange(n_quantiles) + 0.5) / n_quantiles
+    count, digest = len(found), hashlib.sha256()
+    for _, _, _, step, matrix_id, content, _ in found:
+        digest.update(f"{matrix_id}:{content}:{step}\n".encode())
+    return Observations(
+        run=run.name,
+        kind=kind,
+        depth=np.repeat([float(row[2]) for row in found], n_quantiles),
+        step=np.repeat([float(row[3]) for row in found], n_quantiles),
+        role=np.repeat([float(labels.index(name)) for name in names], n_quantiles),
+        quantile=np.tile(quantiles, count),
+        values=np.concatenate([log_quantiles(np.array(row[-1]), quantiles) for row in found]),
+        roles=labels,
+        n_scans=count,
+        inputs_sha256=digest.hexdigest(),
+    )
+
+
+def log_quantiles(sigma: Array, quantiles: Array) -> Array:
+    """log σ at quantiles of the singular values (n,), descending: linear between positions."""
+    position = np.clip(quantiles * sigma.size - 0.5, 0, sigma.size - 1)
+    return np.interp(position, np.arange(sigma.size), np.log(np.maximum(sigma, SMALLEST)))

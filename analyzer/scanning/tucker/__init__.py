@@ -1,0 +1,1 @@
+"""Functional Tucker fits of the spectra in a store."""
