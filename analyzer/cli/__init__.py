@@ -21,6 +21,7 @@ from analyzer.cli.browse import compare, ls, show
 from analyzer.cli.capture import capture
 from analyzer.cli.demo import demo
 from analyzer.cli.doctor import doctor
+from analyzer.cli.manifold import manifold
 from analyzer.cli.query import export, sql
 from analyzer.cli.scan import scan
 from analyzer.cli.tucker import tucker
@@ -63,7 +64,7 @@ def cli() -> None:
     """Spectral analysis of neural-network checkpoints."""
 
 
-for _command in (demo, scan, ls, show, compare, capture, tucker, sql, export, doctor):
+for _command in (demo, scan, ls, show, compare, capture, tucker, manifold, sql, export, doctor):
     cli.add_command(_command)
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 )
 @click.option("--db", type=click.Path(path_type=Path), help="Store [PATH/analyzer.duckdb].")
 @click.option(
-    "--analyses", help="Of tails, intruders, emergence, limits, tucker, by commas [all that apply]."
+    "--analyses",
+    help="Of tails, intruders, emergence, limits, tucker, manifold, by commas [all that apply but"
+    " manifold].",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Parallel matrices [number of cores].")

@@ -13,6 +13,7 @@ from analyzer.errors import UsageError
 
 if TYPE_CHECKING:
     from analyzer.models.funbat import Progress as Sweep
+    from analyzer.models.spectral_tensor.observations import RunOfStore
     from analyzer.scanning.tucker.fits import Fitted
 
 _db = click.option(
@@ -32,8 +33,8 @@ PLACE_NOTE = (
     "2311.04829); where extrapolated, intervals are optimistic."
 )
 SUGGEST_NOTE = (
-    "sd: mean standard deviation of log σ there now; reduction: share of the uncertainty at the "
-    "other candidates that scanning this one would take away, as if it were found as predicted."
+    "sd: mean standard deviation of log σ there now; reduction: share of the uncertainty at all "
+    "candidates that scanning this one would take away, as if it were found as predicted."
 )
 
 
@@ -61,6 +62,12 @@ def tucker() -> None:
 @click.option("--kernel", default="matern32", show_default=True, help="Of a CSV's modes.")
 @click.option("--diagonal", is_flag=True, help="FunBaT-CP: a diagonal core (of a CSV).")
 @click.option(
+    "--center/--no-center",
+    default=True,
+    show_default=True,
+    help="Subtract the mean of a CSV's values first: a diagonal core needs one more rank for it.",
+)
+@click.option(
     "--hold-out",
     type=click.FloatRange(0, 0.9),
     default=0.1,
@@ -86,6 +93,7 @@ def fit(
     value_column: str | None,
     kernel: str,
     diagonal: bool,
+    center: bool,
     hold_out: float,
     output: Path | None,
     restarts: int,
@@ -104,8 +112,8 @@ def fit(
         with _sweeps(quiet, restarts) as progress:
             fit_table(
                 table_file, _split(index_columns), value_column, ranks=numbers, kernel=kernel,
-                diagonal=diagonal, hold_out=hold_out, output=output, restarts=restarts, seed=seed,
-                as_json=as_json, progress=progress,
+                diagonal=diagonal, center=center, hold_out=hold_out, output=output,
+                restarts=restarts, seed=seed, as_json=as_json, progress=progress,
             )  # fmt: skip
         return
     from analyzer.models.spectral_tensor.settings import Settings
@@ -116,7 +124,7 @@ def fit(
     settings = Settings(tuple(_split(modes)), numbers, restarts=restarts, seed=seed)  # type: ignore[arg-type]
     run = find_run(place, run_name)
     each = "role" in settings.modes or "matrix" in settings.modes
-    groups = [roles] if each else [(role,) for role in (roles or _roles(place, run, kind))]
+    groups = [roles] if each else [(role,) for role in _roles(place, run, kind, roles)]
     computed: list[Fitted] = []
     for group in groups:
         with _sweeps(quiet, 2 * restarts) as progress:
@@ -185,7 +193,7 @@ def predict(
 @_json
 @_quiet
 def suggest(db: Path | None, fit_id: int | None, as_json: bool, quiet: bool) -> None:
-    """Which unscanned checkpoint or layer would make the others most certain."""
+    """Which unscanned checkpoint or layer would reduce uncertainty most."""
     from analyzer.cli.output import emit
     from analyzer.cli.progress import progress_bar
     from analyzer.models.spectral_tensor.suggestion import suggest as rank_candidates
@@ -255,13 +263,13 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _roles(db: Path, run: Any, kind: str) -> tuple[str, ...]:
+def _roles(db: Path, run: RunOfStore, kind: str, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Every role of the run, one a stack."""
     from analyzer.models.spectral_tensor.observations import observe_spectra
     from analyzer.store.connection import reader
 
     with reader(db) as connection:
-        seen = observe_spectra(connection, run, kind=kind)
-    return tuple(dict.fromkeys(role.rsplit(".", 1)[-1] for role in seen.roles))
+        return observe_spectra(connection, run, kind=kind, roles=chosen).roles
 
 
 def _store(db: Path | None) -> Path:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DEFAULT_RANK = 3
 NOTE = (
-    "rmse on held-out rows, drawn at random: of neighbours in one series that is kinder than "
-    "predicting where nothing was measured. mean: rmse of predicting the mean. covered: share of "
-    "held-out values within the 95 % interval."
+    "ranks: besides the constant of a full core. rmse: on held-out rows, drawn at random: of "
+    "neighbours in one series that is kinder than predicting where nothing was measured. mean: "
+    "rmse of predicting the mean. covered: share of held-out values within the 95 % interval."
 )
 
 
@@ -31,6 +31,7 @@ def fit_table(
     ranks: tuple[int, ...],
     kernel: str,
     diagonal: bool,
+    center: bool,
     hold_out: float,
     output: Path | None,
     restarts: int,
@@ -45,10 +46,11 @@ def fit_table(
     indexes, values = _columns(file, index_columns, value_column)
     if ranks and len(ranks) not in (1, len(index_columns)):
         raise UsageError(f"{len(ranks)} ranks for {len(index_columns)} indexes")
-    chosen: Any = ranks if len(ranks) > 1 else (ranks[0] if ranks else DEFAULT_RANK)
-    held = np.zeros(len(values), dtype=bool)
-    count = round(hold_out * len(values))
-    held[np.random.default_rng(seed).choice(len(values), count, replace=False)] = True
+    held = _held_out(values, hold_out, seed)
+    chosen = list(ranks) * (1 if len(ranks) > 1 else len(index_columns))
+    if not ranks:
+        chosen = [min(DEFAULT_RANK, np.unique(column).size) for column in indexes[~held].T]
+        chosen = [min(chosen)] * len(chosen) if diagonal else chosen
 
     def fit(rows: NDArray[np.bool_]) -> Any:
         return fit_funbat(
@@ -57,6 +59,9 @@ def fit_table(
             chosen,
             kernel,
             core="diagonal" if diagonal else "full",
+            # what subtracting the mean adds to the rank, a full core takes up
+            constant=not diagonal,
+            center=center,
             inference=Variational(restarts=restarts),
             seed=seed,
             progress=progress,
@@ -67,11 +72,11 @@ def fit_table(
         row: dict[str, Any] = {"n_obs": found.n_observations, "ranks": str(found.ranks)}
         row["lengthscales"] = ", ".join(f"{length:.4g}" for length in found.lengthscales)
         row["noise"] = float(np.median(found.noise_sd))
-        row |= _errors(found, indexes[held], values[held], values[~held]) if count else {}
+        row |= _errors(found, indexes[held], values[held], values[~held]) if held.any() else {}
         row |= {"n_sweeps": found.n_sweeps, "seconds": found.seconds, "seed": seed}
-        row["status"] = "; ".join(found.warnings) or "ok"
+        row["status"] = "; ".join([*found.warnings, *_repeats(indexes, held)]) or "ok"
         if output is not None:
-            save_fit(fit(np.ones_like(held)) if count else found, output)
+            save_fit(fit(np.ones_like(held)) if held.any() else found, output)
     except BadInput as error:
         raise UsageError(str(error), path=file) from None
     emit([row], title=f"{value_column} of {file.name}", as_json=as_json, as_csv=False, note=NOTE)
@@ -99,16 +104,31 @@ def predict_table(
     emit(rows, title=f"Predictions at {file.name}", as_json=as_json, as_csv=as_csv)
 
 
+def _held_out(values: NDArray[np.float64], share: float, seed: int) -> NDArray[np.bool_]:
+    """A share of the rows that have a value."""
+    held = np.zeros(len(values), dtype=bool)
+    present = np.flatnonzero(~np.isnan(values))
+    count = round(share * present.size)
+    held[np.random.default_rng(seed).choice(present, count, replace=False)] = True
+    return held
+
+
+def _repeats(indexes: NDArray[np.float64], held: NDArray[np.bool_]) -> list[str]:
+    """A warning where held-out rows stand at the indexes of fitted ones."""
+    numbers = np.unique(indexes, axis=0, return_inverse=True)[1].ravel()
+    count = int(np.isin(numbers[held], numbers[~held]).sum())
+    return [f"{count} of {held.sum()} held-out rows repeat indexes of fitted ones"] if count else []
+
+
 def _errors(
     found: Any, indexes: NDArray[np.float64], values: NDArray[np.float64], kept: NDArray[np.float64]
 ) -> dict[str, Any]:
-    there = ~np.isnan(values)
-    mean, sd = found.predict(indexes[there])
-    wrong = mean - values[there]
+    mean, sd = found.predict(indexes)
+    wrong = mean - values
     return {
-        "n_holdout": int(there.sum()),
+        "n_holdout": values.size,
         "rmse": float(np.sqrt(np.mean(wrong**2))),
-        "mean": float(np.sqrt(np.mean((values[there] - np.nanmean(kept)) ** 2))),
+        "mean": float(np.sqrt(np.mean((values - np.nanmean(kept)) ** 2))),
         "covered": float(np.mean(np.abs(wrong) <= 1.96 * sd)),
     }
 

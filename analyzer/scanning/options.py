@@ -9,7 +9,9 @@ from typing import Any
 from analyzer.analyses.parameters import check_parameters
 from analyzer.errors import UsageError
 
-ANALYSES = ("tails", "intruders", "emergence", "limits", "tucker")
+ANALYSES = ("tails", "intruders", "emergence", "limits", "tucker", "manifold")
+# Run only when asked for, and why.
+ON_REQUEST = {"manifold": "ordering channels takes minutes a checkpoint; ask with --analyses"}
 # Raised when the meaning of an analysis' stored rows changes: older rows are computed again.
 CODE_VERSION = {"tails": 1, "intruders": 1, "emergence": 1, "limits": 1}
 # Options that an analysis depends on; others may change without making its rows stale.

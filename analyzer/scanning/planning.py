@@ -42,7 +42,9 @@ def plan_scan(
     each checkpoint by its number.
     """
     done = set() if force else stored
-    plan = make_plan(entries, chosen, options, done)
+    # a fit rests on spectra, which come with tails
+    needed = (*chosen, "tails") if "tucker" in chosen and "tails" not in chosen else chosen
+    plan = make_plan(entries, needed, options, done)
     jobs: tuple[AnyJob, ...] = plan.jobs
     n_stored = plan.n_stored
     problems: list[Problem] = []
@@ -68,6 +70,6 @@ def plan_scan(
         jobs += heads.jobs
         n_stored += heads.n_stored
         problems += heads.problems
-        if not heads.n_layers:
-            reasons["limits"] = "no attention layer whose heads can be told apart"
+        if heads.reason is not None:
+            reasons["limits"] = heads.reason
     return ScanPlan(jobs, n_stored, problems, reasons)

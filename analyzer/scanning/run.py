@@ -17,18 +17,18 @@ from analyzer.activations.format import open_activations
 from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.discover import Collection, discover
 from analyzer.errors import UsageError
-from analyzer.models.spectral_tensor.settings import Settings
+from analyzer.models.manifold.tables import MANIFOLD_TABLES
 from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
 from analyzer.scanning.drafts import Problem, read_drafts
 from analyzer.scanning.findings import findings
+from analyzer.scanning.late import LatePlan, LateResults, plan_late, run_late, stored_late
 from analyzer.scanning.limits.calibration import calibration_states
-from analyzer.scanning.options import ANALYSES, Options
+from analyzer.scanning.options import ANALYSES, ON_REQUEST, Options
 from analyzer.scanning.planning import plan_scan
 from analyzer.scanning.pool import AnyJob, Progress, run_jobs
 from analyzer.scanning.registry import register
 from analyzer.scanning.saving import batches, event, now, write_batch
 from analyzer.scanning.trajectories.summaries import pending_runs, write_runs
-from analyzer.scanning.tucker.stored import FEWEST_DEPTHS, pending_fits
 from analyzer.scanning.welore import pending_welore, write_welore
 from analyzer.store.connection import create, reader, writer
 from analyzer.store.schema import ScanRow
@@ -87,7 +87,7 @@ def scan(
     db = Path(db) if db else _default_db(Path(path))
     report = progress or (lambda _: None)
     states = _hidden_states(activations, calibration, collection, db, report)
-    create(db, (*TABLES, *TUCKER_TABLES))
+    create(db, (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
     drafts, problems = read_drafts(
         collection, db, lambda name: report(Progress(0.0, f"hashing {name}"))
     )
@@ -100,24 +100,23 @@ def scan(
         pending = bool(pending_welore(connection) or pending_runs(connection))
     plan = plan_scan(collection, entries, chosen, options, stored, identities, states, force=force)
     problems += plan.problems
-    to_fit = "tucker" in chosen and bool(pending_fits(db, Settings(seed=options.seed))[0])
+    late = plan_late(db, collection, entries, identities, chosen, options.seed, force=force)
+    problems += late.problems
     scan_id = None
-    if fresh or plan.jobs or pending or to_fit:
+    if fresh or plan.jobs or pending or late.is_pending:
         with writer(db) as connection:
             scan_id = _open_scan(connection, options, chosen, device)
             insert(connection, [event(scan_id, problem) for problem in problems])
     computed, failed = 0, []
+    not_run = plan.not_run | (ON_REQUEST if analyses is None else {})
     if scan_id is not None:
-        computed, failed = _run(
-            db, scan_id, plan.jobs, options, device, workers, report, bool(problems),
-            fit="tucker" in chosen,
-        )  # fmt: skip
-    not_run, n_stored = plan.not_run, plan.n_stored
-    if "tucker" in chosen:
-        n_fits = pending_fits(db, Settings(seed=options.seed))[1]
-        if not n_fits:
-            not_run["tucker"] = f"no weights scanned at {FEWEST_DEPTHS} depths or more"
-        n_stored += n_fits if scan_id is None else 0
+        computed, failed, last = _run(
+            db, scan_id, plan.jobs, options, device, workers, report, bool(problems), late
+        )
+        problems += last.problems
+        not_run |= last.not_run
+    n_late, reasons = stored_late(late)
+    not_run = reasons | not_run
     errors, warnings = findings(db, entries, problems, failed)
     return ScanSummary(
         db=db,
@@ -125,7 +124,7 @@ def scan(
         n_checkpoints=len(drafts),
         n_matrices=len(entries),
         n_computed=computed,
-        n_stored=n_stored,
+        n_stored=plan.n_stored + n_late,
         problems=errors,
         warnings=warnings,
         not_run=not_run,
@@ -159,13 +158,11 @@ def _run(
     workers: int | None,
     report: Callable[[Progress], None],
     partial: bool,
-    *,
-    fit: bool,
-) -> tuple[int, list[Outcome]]:
-    """Compute and store the jobs: number of finished units (matrix × analysis), what failed."""
+    late: LatePlan,
+) -> tuple[int, list[Outcome], LateResults]:
+    """Compute and store the jobs, then what comes last: number of results, and what failed."""
     # Only where there is work: it needs SciPy.
     from analyzer.scanning.nulls import Nulls
-    from analyzer.scanning.tucker.fits import fit_pending
 
     with reader(db) as connection:
         nulls = Nulls.load(connection)
@@ -179,20 +176,23 @@ def _run(
             for checkpoint_id in pending_welore(connection):
                 write_welore(connection, checkpoint_id)
             write_runs(connection)
-        if fit:
-            computed += fit_pending(db, Settings(seed=options.seed), report)
-        status = "partial" if partial or failed else "ok"
+        last = run_late(late, report)
+        with writer(db) as connection:
+            insert(connection, [event(scan_id, problem) for problem in last.problems])
+        status = "partial" if partial or failed or last.problems else "ok"
     finally:
         with writer(db) as connection:
             connection.execute(
                 "UPDATE scan SET ended_at = ?, status = ? WHERE scan_id = ?",
                 [now(), status, scan_id],
             )
-    return computed, failed
+    return computed + last.computed, failed, last
 
 
 def _chosen(analyses: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = ANALYSES if analyses is None else tuple(analyses)
+    if analyses is None:
+        return tuple(name for name in ANALYSES if name not in ON_REQUEST)
+    chosen = tuple(analyses)
     unknown = [name for name in chosen if name not in ANALYSES]
     if unknown:
         raise UsageError(

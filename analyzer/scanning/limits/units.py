@@ -62,12 +62,12 @@ class LimitsJob:
 
 @dataclass(frozen=True, slots=True)
 class LimitsPlan:
-    """What is left to do, how much is stored, whether there are layers, and what was refused."""
+    """What is left to do, how much is stored, which layers were refused; `reason`, if all were."""
 
     jobs: tuple[LimitsJob, ...]
     n_stored: int
-    n_layers: int
     problems: tuple[Problem, ...]
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,10 @@ def plan_limits(
         cost = job.cost + _cost(one.layer, entry)
         groups[key] = replace(job, units=(*job.units, *units), cost=cost)
     jobs = sorted(groups.values(), key=lambda job: -job.cost)
-    return LimitsPlan(tuple(jobs), stored, len(candidates), tuple(problems))
+    if candidates:
+        return LimitsPlan(tuple(jobs), stored, tuple(problems), None)
+    why = problems[0].message if problems else "no attention layer whose heads can be told apart"
+    return LimitsPlan((), 0, (), why)
 
 
 def _candidates(

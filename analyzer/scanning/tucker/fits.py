@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from analyzer.errors import UsageError
+from analyzer.errors import NotConverged, UsageError
 from analyzer.models.funbat import Progress as Sweep
 from analyzer.models.funbat import load_fit, save_fit
 from analyzer.models.spectral_tensor.fitting import SpectraFit, fit_spectra, refit_residual
@@ -86,21 +87,30 @@ def fit_run(
     fitted = Fitted(number, seen, fit, held_out)
     save_fit(fit.tucker, fit_file(db, number))
     with writer(db) as connection:
-        forget(connection, run.name, params)
+        gone = forget(connection, run.name, params) - {number}
         insert(connection, list(_rows(fitted, settings, params)))
+    for old in gone:
+        fit_file(db, old).unlink(missing_ok=True)
     return fitted, True
 
 
-def fit_pending(db: Path, settings: Settings, report: Callable[[Progress], None]) -> int:
-    """Fit every run that has no fit of its present spectra; the number of fits.
+def fit_pending(
+    db: Path, settings: Settings, report: Callable[[Progress], None], *, force: bool
+) -> tuple[int, list[str]]:
+    """Fit every run that has no fit of its present spectra, or with `force` every run.
 
-    Each is stored as soon as it is there.
+    Returns the number of fits and why others could not be made. Each is stored as soon as it is
+    there.
     """
-    runs, _ = pending_fits(db, settings)
+    runs, _ = pending_fits(db, settings, force=force)
+    reasons = []
     for number, run in enumerate(runs):
         report(Progress(number / len(runs), f"fitting the spectra of {run.name}"))
-        fit_run(db, run, settings)
-    return len(runs)
+        try:
+            fit_run(db, run, settings, force=force)
+        except (UsageError, NotConverged) as error:
+            reasons.append(str(error))
+    return len(runs) - len(reasons), reasons
 
 
 def load(db: Path, fit_id: int | None) -> tuple[TuckerFitRow, SpectraFit, Observations]:
@@ -122,12 +132,13 @@ def load(db: Path, fit_id: int | None) -> tuple[TuckerFitRow, SpectraFit, Observ
         chosen = json.loads(row.params)
         seen = run and observe_spectra(connection, run, kind=row.kind, roles=chosen["roles"])
     file = fit_file(db, row.fit_id)
-    if seen is None or seen.inputs_sha256 != row.inputs_sha256 or not file.is_file():
+    if not file.is_file():
+        raise UsageError(f"the file of fit {row.fit_id} is gone", path=file, hint="fit again")
+    if seen is None or seen.inputs_sha256 != row.inputs_sha256:
         raise UsageError(
             f"the spectra of fit {row.fit_id} changed since", path=db, hint="fit them again"
         )
-    by_name: dict[str, Mode] = {mode: mode for mode in MODES}
-    modes = [by_name[name] for name in row.modes.split(",")]
+    modes: list[Mode] = [MODES[MODES.index(name)] for name in row.modes.split(",")]
     return row, refit_residual(load_fit(file), modes, seen), seen
 
 
@@ -155,9 +166,13 @@ def predict_places(
         indexing="ij",
     )
     depth, step, role, quantile = (axis.ravel() for axis in grid)
-    places: dict[Mode, Array] = {"depth": depth, "step": step, "role": role, "quantile": quantile}
-    places["matrix"] = depth * len(seen.roles) + role
+    places: dict[Mode, Array] = {
+        "depth": depth, "step": step, "role": role, "quantile": quantile,
+        "matrix": seen.matrix_at(depth, role),
+    }  # fmt: skip
     found = fit.predict(places)
+    # also where depth or step is no mode of the fit, since it was always the same
+    outside = found.extrapolated | _beyond(seen.depth, depth) | _beyond(seen.step, step)
     scanned = zip(seen.depth, seen.step, seen.role, seen.quantile, strict=True)
     known = dict(zip(scanned, seen.values.tolist(), strict=True))
     return [
@@ -167,9 +182,13 @@ def predict_places(
         )
         for d, s, r, q, mean, sd, sd_f, out in zip(
             depth, step, role, quantile, found.mean, found.sd, found.sd_function,
-            found.extrapolated, strict=True,
+            outside, strict=True,
         )
     ]  # fmt: skip
+
+
+def _beyond(seen: Array, at: Array) -> NDArray[np.bool_]:
+    return (at < seen.min()) | (at > seen.max())
 
 
 def anomalies(fitted: Fitted) -> list[TuckerAnomalyRow]:

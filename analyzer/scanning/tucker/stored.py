@@ -38,15 +38,19 @@ def runs_to_fit(db: Path) -> list[RunOfStore]:
         return [run for run in runs_of(connection) if _depths(connection, run) >= FEWEST_DEPTHS]
 
 
-def pending_fits(db: Path, settings: Settings) -> tuple[list[RunOfStore], int]:
-    """Runs at four depths or more that have no fit of these spectra, and how many have."""
+def pending_fits(
+    db: Path, settings: Settings, *, force: bool = False
+) -> tuple[list[RunOfStore], int]:
+    """Runs at four depths or more that have no fit of these spectra (with `force` all of them), and
+    how many are left."""
     prepare(db)
     runs = runs_to_fit(db)
     with reader(db) as connection:
         missing = [
             run
             for run in runs
-            if stored_fit(connection, observe_spectra(connection, run), params_of(settings)) is None
+            if force
+            or stored_fit(connection, observe_spectra(connection, run), params_of(settings)) is None
         ]
     return missing, len(runs) - len(missing)
 
@@ -61,6 +65,8 @@ def find_run(db: Path, name: str | None) -> RunOfStore:
     named = [run for run in runs if run.name == name]
     if name is None and runs:
         return max(runs, key=lambda run: len(run.checkpoint_ids))
+    if not runs:
+        raise UsageError("no checkpoint with spectra", path=db, hint="scan one first")
     if not named:
         names = ", ".join(run.name for run in runs) or "none"
         raise UsageError(f"no run or checkpoint named {name}", path=db, hint=f"there are: {names}")
@@ -105,7 +111,7 @@ def prepare(db: Path) -> None:
 def _depths(connection: duckdb.DuckDBPyConnection, run: RunOfStore) -> int:
     query = (
         "SELECT count(DISTINCT layer) FROM matrix JOIN spectrum_info USING (matrix_id)"
-        " WHERE kind = 'weight' AND checkpoint_id IN (SELECT unnest(?))"
+        " WHERE kind = 'weight' AND expert IS NULL AND checkpoint_id IN (SELECT unnest(?))"
     )
     ((count,),) = connection.execute(query, [list(run.checkpoint_ids)]).fetchall()
     return count
@@ -121,11 +127,14 @@ def stored_fit(
     return None if found is None else found[0]
 
 
-def forget(connection: duckdb.DuckDBPyConnection, run: str, params: str) -> None:
-    """Fits of the run with the same settings, of these or of earlier spectra."""
+def forget(connection: duckdb.DuckDBPyConnection, run: str, params: str) -> set[int]:
+    """Delete the fits of the run with the same settings, of these or of earlier spectra; their
+    numbers."""
     old = "SELECT fit_id FROM tucker_fit WHERE run = ? AND params = ?"
+    numbers = {number for (number,) in connection.execute(old, [run, params]).fetchall()}
     for table in (TuckerPredictionRow, TuckerAnomalyRow, TuckerFitRow):
         connection.execute(f'DELETE FROM "{table.TABLE}" WHERE fit_id IN ({old})', [run, params])
+    return numbers
 
 
 def next_fit(connection: duckdb.DuckDBPyConnection) -> int:

@@ -19,6 +19,7 @@ NAMES = {"l1": "cityblock", "l2": "euclidean"}
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(distances, "_BLOCK", 16)
+    monkeypatch.setattr(distances, "_PAIRED", 100)
 
 
 @pytest.fixture
@@ -61,8 +62,18 @@ def test_close_rows_far_from_the_origin():
     assert np.allclose(matrix, cdist(x, x), rtol=1e-9) and matrix[5, 6] == 0.0
 
 
+def test_close_rows_in_float32():
+    rng = np.random.default_rng(4)
+    x = (rng.standard_normal((30, 8)) * 1e-3 + rng.standard_normal(8)).astype(np.float32)
+    expected = cdist(x.astype(float), x.astype(float))
+    found, total = nearest_rows(x, 5, "l2")
+    assert total == pytest.approx(expected.sum(), rel=1e-4)
+    np.fill_diagonal(expected, np.inf)
+    assert np.mean(found == np.argsort(expected, axis=1)[:, :5]) > 0.95
+
+
 def test_many_points_take_half_the_memory(monkeypatch):
-    monkeypatch.setattr(distances, "_BLOCK", 1024)
+    monkeypatch.undo()
     x = np.random.default_rng(2).standard_normal((4100, 3))
     matrix = distance_matrix([x], 4100)
     assert matrix.dtype == np.float32

@@ -1,0 +1,1 @@
+"""Weight manifolds: function-preserving channel orders, smooth fits of weights, sampled widths."""
