@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import settings
 from safetensors.numpy import save_file
+
+import analyzer
 
 # The same examples in every run, so that a failure is one that the change at hand brought; to
 # search on, run with --hypothesis-profile=default.
@@ -98,4 +102,59 @@ def checkpoints(tmp_path: Path) -> Path:
     write_full(root / "full", tuned)
     for step, scale in ((10, 0.01), (20, 0.04)):
         write_lora(root / "lora" / f"checkpoint-{step}", scale=scale)
+    return root
+
+
+SMOOTH_STEPS, SMOOTH_LAYERS = (10, 30, 100, 300), (0, 1, 2, 4)
+SMOOTH_PARTS = {"self_attn.q_proj": (16, 16), "mlp.up_proj": (20, 16)}
+
+
+def smooth_log_sigma(layer: float, step: float, role: int, n: int = 16) -> np.ndarray:
+    """log σ (n,), descending, that changes smoothly with layer, log of the step and position."""
+    q, t, d = (np.arange(n) + 0.5) / n, np.log1p(step) / 6, layer / 4
+    return 0.3 * role - 1.5 * q**2 * (1 + 0.5 * d) + 0.4 * np.sin(2 * t) * (1 - q) + np.sin(d)
+
+
+def write_smooth(folder: Path, step: float, *, layers: tuple[int, ...] = SMOOTH_LAYERS) -> Path:
+    """A checkpoint of LLaMA's names whose matrices have those singular values."""
+    tensors = {}
+    for layer in layers:
+        for role, (part, (rows, cols)) in enumerate(SMOOTH_PARTS.items()):
+            rng = np.random.default_rng([layer, role])
+            U, V = (np.linalg.qr(rng.standard_normal((n, 16)))[0] for n in (rows, cols))
+            W = (U * np.exp(smooth_log_sigma(layer, step, role))) @ V.T
+            tensors[f"model.layers.{layer}.{part}.weight"] = W.astype(np.float32)
+    return write_full(folder, tensors)
+
+
+@pytest.fixture
+def save_smooth() -> Callable[..., Path]:
+    return write_smooth
+
+
+@pytest.fixture(scope="session")
+def log_sigma() -> Callable[..., np.ndarray]:
+    return smooth_log_sigma
+
+
+@pytest.fixture(scope="session")
+def smooth_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """base and run/checkpoint-10 … 300 of layers 0, 1, 2 and 4, scanned and fitted; to be read."""
+    root = tmp_path_factory.mktemp("smooth") / "ckpts"
+    write_smooth(root / "base", 0)
+    for step in SMOOTH_STEPS:
+        write_smooth(root / "run" / f"checkpoint-{step}", step)
+    summary = analyzer.scan(root, analyses=["tucker"])
+    assert summary.problems == () and summary.not_run == {}
+    return root
+
+
+@pytest.fixture
+def own_smooth_run(smooth_run: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change, whose store takes it for the original."""
+    root = Path(shutil.copytree(smooth_run, tmp_path / "own"))
+    with duckdb.connect(root / "analyzer.duckdb") as connection:
+        connection.execute(
+            "UPDATE checkpoint SET path = replace(path, ?, ?)", [str(smooth_run), str(root)]
+        )
     return root

@@ -42,6 +42,7 @@ from analyzer.checkpoints.folder import ACTIVATIONS_FORMAT, entry_names
 from analyzer.checkpoints.formats import identify
 from analyzer.checkpoints.safetensors_file import list_safetensors, read_metadata
 from analyzer.checkpoints.stored import StoredTensor, as_tensor, content_sha256
+from analyzer.checkpoints.writing import Planned, write_safetensors
 from analyzer.errors import CheckpointError, CorruptFile, NonFinite, UnsupportedFormat, UsageError
 
 if TYPE_CHECKING:
@@ -184,8 +185,6 @@ def write_activations(
     `open_activations` would refuse.
     """
     import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
 
     path = Path(path)
     if not tensors:
@@ -205,12 +204,16 @@ def write_activations(
     own = {"format": FORMAT, "dtype": ",".join(dtypes), "n_tokens": str(n_tokens)}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(arrays, partial, metadata={**metadata, **own})
+        planned = [Planned(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+        write_safetensors(
+            partial, planned, lambda name: (arrays[name].tobytes(),), {**metadata, **own}
+        )
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+    except OSError as error:
         raise UsageError(
-            f"cannot be written: {reason}", path=path, hint="name a file in a folder that exists"
+            f"cannot be written: {error.strerror}",
+            path=path,
+            hint="name a file in a folder that exists",
         ) from None
     finally:
         partial.unlink(missing_ok=True)

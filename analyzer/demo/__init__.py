@@ -83,5 +83,5 @@ def _train_missing(
                 seed=seed,
                 progress=progress,
             )
-    save_hidden_states(folder / ACTIVATIONS, load_base(folder / "base"), corpus)
+        save_hidden_states(folder / ACTIVATIONS, load_base(folder / "base"), corpus)
     (folder / README).write_text(readme(folder, steps, seed), encoding="utf-8")

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from analyzer.checkpoints.checkpoint import Checkpoint
 from analyzer.checkpoints.parameters import is_parameter
 from analyzer.checkpoints.stored import StoredTensor
+from analyzer.checkpoints.writing import Planned, tensor_bytes, write_checkpoint
 from analyzer.errors import AnalysisError, QuantUnknown, ShapeMismatch, UsageError
 from analyzer.models.manifold.features import Read
 from analyzer.models.manifold.geometry import (
@@ -40,7 +41,6 @@ from analyzer.models.manifold.geometry import (
     tensor_products,
 )
 from analyzer.models.manifold.groups import PermutationGroup, Site, reorder
-from analyzer.models.manifold.writing import Planned, tensor_bytes, write_checkpoint
 from theory.opcm import project
 from theory.paths import karcher_weights, slerp_weights
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from analyzer.checkpoints.checkpoint import Checkpoint
 from analyzer.checkpoints.parameters import count_parameters
 from analyzer.checkpoints.stored import chunks
+from analyzer.checkpoints.writing import Planned, tensor_bytes, write_checkpoint
 from analyzer.errors import UsageError
 from analyzer.models.manifold.groups import PermutationGroup, permutation_groups
 from analyzer.models.manifold.operators import ALONG_ORDER, Operator
@@ -32,7 +33,6 @@ from analyzer.models.manifold.sample_plans import (
 )
 from analyzer.models.manifold.sample_widths import new_sizes
 from analyzer.models.manifold.smoothness import GroupSmoothness
-from analyzer.models.manifold.writing import Planned, tensor_bytes, write_checkpoint
 
 if TYPE_CHECKING:
     import torch

@@ -51,9 +51,14 @@ class SpectraFit:
 
     def predict(self, places: dict[Mode, Array]) -> Prediction:
         """log σ at places, one array (M,) a mode of the fit, in user units."""
-        columns = [np.log1p(places[m]) if m == "step" else places[m] for m in self.modes]
         model = self.tucker if self.residual is None else self.residual
-        return model.predict(np.column_stack(columns))
+        return model.predict(self.columns(places))
+
+    def columns(self, places: dict[Mode, Array]) -> Array:
+        """Places as the model sees them (M, K)."""
+        return np.column_stack(
+            [np.log1p(places[m]) if m == "step" else places[m] for m in self.modes]
+        )
 
     def at(self, seen: Observations) -> Prediction:
         """At the places of observations."""

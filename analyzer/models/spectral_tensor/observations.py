@@ -28,8 +28,18 @@ _SPECTRA = """
            m.matrix_id, m.content_sha256, list(s.sigma ORDER BY s.k)
     FROM matrix m JOIN checkpoint c USING (checkpoint_id) JOIN spectrum s USING (matrix_id)
     WHERE s.kind = ? AND m.layer IS NOT NULL AND m.expert IS NULL
-          AND c.checkpoint_id IN (SELECT unnest(?)) AND (? OR m.role IN (SELECT unnest(?)))
+          AND c.checkpoint_id IN (SELECT unnest(?))
+          AND (? OR list_has_any(?, [m.role, m.stack || '.' || m.role]))
     GROUP BY ALL ORDER BY 1, 2, 3, 4, 5
+"""
+
+
+# The folder that was scanned is what the name, relative to it, leaves of the path.
+_RUNS = """
+    SELECT coalesce(run, name), left(path, greatest(length(path) - length(name), 0)), run IS NULL,
+           list(checkpoint_id ORDER BY step), any_value(base_checkpoint_id), any_value(kind),
+           bool_or(coalesce(step, 1) = 0)
+    FROM checkpoint GROUP BY 1, 2, 3 ORDER BY min(checkpoint_id)
 """
 
 
@@ -54,7 +64,11 @@ class Observations:
     @property
     def matrix(self) -> Array:
         """(N,) a number for each pair of depth and role."""
-        return self.depth * len(self.roles) + self.role
+        return self.matrix_at(self.depth, self.role)
+
+    def matrix_at(self, depth: Array, role: Array) -> Array:
+        """The number of a pair; -1 between two blocks, where no matrix is."""
+        return np.where(depth % 1 == 0, depth * len(self.roles) + role, -1.0)
 
     def column(self, mode: Mode) -> Array:
         """What a model sees of a mode."""
@@ -87,19 +101,21 @@ class RunOfStore:
 
 
 def runs_of(connection: duckdb.DuckDBPyConnection) -> list[RunOfStore]:
-    """Every run of the store with its base, and every checkpoint that belongs to none."""
-    found = connection.execute(
-        "SELECT coalesce(run, name), run IS NULL, list(checkpoint_id ORDER BY step),"
-        " any_value(base_checkpoint_id), any_value(kind) FROM checkpoint GROUP BY 1, 2 ORDER BY 1"
-    ).fetchall()
-    runs = []
-    for name, alone, numbers, base_id, kind in found:
+    """Every run of the store, with its base unless it has a step 0 of its own, and every checkpoint
+    that belongs to none.
+
+    Of runs of one name in several scanned folders, those after the first are told by their path.
+    """
+    found = connection.execute(_RUNS).fetchall()
+    runs: dict[str, RunOfStore] = {}
+    for name, root, alone, numbers, base_id, kind, has_start in found:
         if alone and kind == "adapter":
             continue
-        tuned_from = None if alone or kind == "adapter" else base_id
+        tuned_from = None if alone or has_start or kind == "adapter" else base_id
         ids = tuple(numbers) + ((tuned_from,) if tuned_from is not None else ())
-        runs.append(RunOfStore(name, ids, tuned_from))
-    return runs
+        own = name if name not in runs else f"{root}{name}"
+        runs[own] = RunOfStore(own, ids, tuned_from)
+    return [runs[name] for name in sorted(runs)]
 
 
 def observe_spectra(
@@ -112,7 +128,8 @@ def observe_spectra(
 ) -> Observations:
     """Every spectrum of a run at `n_quantiles` quantiles (j + ½)/n, largest value first.
 
-    Raises UsageError where there is none.
+    Roles of a network of several stacks are named stack.role; `roles` may be given without. Raises
+    UsageError where there is none.
     """
     found = connection.execute(
         _SPECTRA,
@@ -123,13 +140,13 @@ def observe_spectra(
         raise UsageError(
             f"no {kind} spectrum of {run.name}{what}", hint="see `analyzer ls`, then scan for tails"
         )
-    several = len({stack for stack, *_ in found}) > 1
+    several = len({stack for stack, *_ in found}) > 1 or any("." in role for role in roles)
     names = [f"{stack}.{role}" if several else role for stack, role, *_ in found]
     labels = tuple(sorted(set(names)))
     quantiles = (np.arange(n_quantiles) + 0.5) / n_quantiles
     count, digest = len(found), hashlib.sha256()
-    for _, _, _, step, matrix_id, content, _ in found:
-        digest.update(f"{matrix_id}:{content}:{step}\n".encode())
+    for stack, role, layer, step, matrix_id, content, _ in found:
+        digest.update(f"{stack}.{role}.{layer}:{step}:{content or matrix_id}\n".encode())
     return Observations(
         run=run.name,
         kind=kind,

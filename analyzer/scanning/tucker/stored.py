@@ -88,8 +88,11 @@ def keep_predictions(db: Path, rows: Sequence[TuckerPredictionRow]) -> None:
 def known_steps(db: Path, run: str) -> list[float]:
     """Steps of the checkpoints of a run, scanned for spectra or not."""
     with reader(db) as connection:
+        ids = next((one.checkpoint_ids for one in runs_of(connection) if one.name == run), ())
         found = connection.execute(
-            "SELECT DISTINCT step FROM checkpoint WHERE run = ? AND step IS NOT NULL", [run]
+            "SELECT DISTINCT step FROM checkpoint WHERE step IS NOT NULL"
+            " AND checkpoint_id IN (SELECT unnest(?))",
+            [list(ids)],
         ).fetchall()
     return [float(step) for (step,) in found]
 

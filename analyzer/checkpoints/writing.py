@@ -56,7 +56,7 @@ def write_checkpoint(
             raise UsageError(f"safetensors has no dtype {tensor.dtype}", tensor=tensor.name)
     try:
         with complete_or_absent(folder) as partial:
-            _write_tensors(partial / "model.safetensors", tensors, read, metadata)
+            write_safetensors(partial / "model.safetensors", tensors, read, metadata)
             if config:
                 text = json.dumps(config, indent=2) + "\n"
                 (partial / "config.json").write_text(text, encoding="utf-8")
@@ -90,12 +90,13 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _write_tensors(
+def write_safetensors(
     path: Path,
     tensors: Sequence[Planned],
     read: Callable[[str], Chunks],
     metadata: Mapping[str, str],
 ) -> None:
+    """One file; equal content gives equal bytes. Raises UsageError for bytes that do not fit."""
     ordered = sorted(tensors, key=lambda tensor: -BITS[tensor.dtype])
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
