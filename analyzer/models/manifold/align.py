@@ -24,9 +24,10 @@ from analyzer.checkpoints.matching import match_names
 from analyzer.checkpoints.parameters import is_parameter, untied
 from analyzer.errors import ShapeMismatch, UsageError
 from analyzer.models.manifold.features import Read, blocks
-from analyzer.models.manifold.geometry import Progress, finite, module_of
+from analyzer.models.manifold.geometry import Progress
 from analyzer.models.manifold.groups import PermutationGroup, permutation_groups
 from analyzer.models.manifold.merging import Orders, described, new_folder, reordered, write_like
+from analyzer.models.manifold.shared import finite, module_of
 from theory.alignment import correlations, match_units
 
 if TYPE_CHECKING:

@@ -29,18 +29,17 @@ from analyzer.checkpoints.stored import StoredTensor
 from analyzer.checkpoints.writing import Planned, tensor_bytes, write_checkpoint
 from analyzer.errors import AnalysisError, QuantUnknown, ShapeMismatch, UsageError
 from analyzer.models.manifold.features import Read
-from analyzer.models.manifold.geometry import (
-    Products,
-    Progress,
+from analyzer.models.manifold.geometry import Progress
+from analyzer.models.manifold.groups import PermutationGroup, Site, reorder
+from analyzer.models.manifold.products import Products, tensor_products
+from analyzer.models.manifold.shared import (
     Shared,
     change_of,
     deviation,
     finite,
     numbers,
     share,
-    tensor_products,
 )
-from analyzer.models.manifold.groups import PermutationGroup, Site, reorder
 from theory.opcm import project
 from theory.paths import karcher_weights, slerp_weights
 

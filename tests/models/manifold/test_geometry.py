@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from analyzer.checkpoints.checkpoint import open_checkpoint, placed
 from analyzer.checkpoints.discover import discover
 from analyzer.errors import NonFinite, UsageError
-from analyzer.models.manifold import geometry
+from analyzer.models.manifold import products, shared
 from analyzer.models.manifold.geometry import checkpoint_geometry
 from theory.checkpoint_geometry import classical_scaling, random_walk_ratios
 from theory.intrinsic_dimension import neighbour_mle, two_nn
@@ -53,7 +53,7 @@ def five(tmp_path):
 
 @pytest.mark.parametrize("block", [1, 12, 1 << 17])
 def test_against_flattened_weights(five, monkeypatch, block):
-    monkeypatch.setattr(geometry, "_BLOCK", block)
+    monkeypatch.setattr(products, "_BLOCK", block)
     checkpoints, X = five
     seen = []
     found = checkpoint_geometry(checkpoints, progress=lambda *done: seen.append(done))
@@ -159,8 +159,8 @@ def test_a_low_rank_update_is_not_made_dense(tmp_path, monkeypatch):
     model = llama()
     model.save_pretrained(tmp_path / "base")
     get_peft_model(model, ADAPTERS[llama][0]).save_pretrained(tmp_path / "adapter")
-    monkeypatch.setattr(geometry, "dense_weight", None)
-    monkeypatch.setattr(geometry, "centred_gram", None)
+    monkeypatch.setattr(shared, "dense_weight", None)
+    monkeypatch.setattr(products, "centred_gram", None)
     base, adapter = open_checkpoint(tmp_path / "base"), open_checkpoint(tmp_path / "adapter")
     assert checkpoint_geometry([base, adapter], base=base).distances[0, 1] == 0.0  # B starts at 0
 
@@ -254,7 +254,7 @@ def test_tensors_that_differ_are_listed_and_left_out(tmp_path, five):
 
 @pytest.mark.parametrize("block", [8, 1 << 17])
 def test_a_nan_is_named(tmp_path, five, monkeypatch, block):
-    monkeypatch.setattr(geometry, "_BLOCK", block)
+    monkeypatch.setattr(products, "_BLOCK", block)
     tensors = random_tensors(np.random.default_rng(2))
     tensors["layers.0.w"][3, 1] = torch.nan
     bad = saved(tmp_path / "bad", tensors)
