@@ -147,6 +147,7 @@ def fit(
 )
 @click.option("--eval", "evaluate", metavar="FILE.py:FUNCTION", help="Maps a state dict to a loss.")
 @click.option("--allow-approximate", is_flag=True, help="Permit the residual width.")
+@click.option("--db", type=click.Path(path_type=Path), help="Store that is to know of it.")
 @_groups
 @_seed
 @_json
@@ -157,6 +158,7 @@ def sample(
     operator: Any,
     evaluate: str | None,
     allow_approximate: bool,
+    db: Path | None,
     spec: Path | None,
     seed: int,
     as_json: bool,
@@ -164,12 +166,16 @@ def sample(
     """Write MODEL at another width to a new folder that loads as the original does."""
     from analyzer.cli.output import emit
     from analyzer.models.manifold.sample import sample_checkpoint
+    from analyzer.scanning.manifold.samples import number_of, write_sample
 
     checkpoint, groups = _opened(model, spec)
+    number = None if db is None else number_of(db, checkpoint)
     made = sample_checkpoint(
         checkpoint, output, widths=_widths(widths), operator=operator, groups=groups,
         allow_approximate=allow_approximate, eval_fn=_evaluation(evaluate), seed=seed,
     )  # fmt: skip
+    if db is not None and number is not None:
+        write_sample(db, number, made)
     rows = [
         {
             "group": one.group, "n": one.n, "m": one.m, "operator": one.operator,

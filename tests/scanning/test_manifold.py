@@ -212,3 +212,14 @@ def test_merge_and_embed(models: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(tensor, (a[name] + b[name]) / 2)
     shown = CliRunner().invoke(cli, ["manifold", "embed", str(models), "-q"])
     assert shown.exit_code == 0 and "random walk" in shown.output
+
+
+def test_a_sample_is_known_to_the_store(models: Path, tmp_path: Path, rows) -> None:
+    db = scan(models).db
+    arguments = ["manifold", "sample", str(models / "base"), "-o", str(tmp_path / "narrow")]
+    done = CliRunner().invoke(cli, [*arguments, "--width", "mlp=12", "--db", str(db)])
+    assert done.exit_code == 0, done.output
+    found = rows(analyzer.connect(db), "SELECT * FROM manifold_sample")
+    assert {row["group"] for row in found} == {"mlp_0", "mlp_1"}
+    assert all((row["n"], row["m"], row["gamma_width"]) == (24, 12, 0.5) for row in found)
+    assert transformers.LlamaForCausalLM.from_pretrained(tmp_path / "narrow").num_parameters() > 0

@@ -100,12 +100,14 @@ class ManifoldSampleRow:
     n: int = column("units before", unit="count")
     m: int = column("units after", unit="count")
     certificate: float | None = column(
-        "bound on the change of the layer's output over the norm of its input, activation "
-        "1-Lipschitz; loose, for ranking"
+        "change of the layer's output over the norm of its input, activation 1-Lipschitz; loose"
     )
+    certified: bool = column("whether the certificate is a bound; else it only ranks operators")
     gamma_width: float = column("1 - m/n", source=_NEUMETA)
     gamma_params: float = column("1 - parameters after/before, of the whole checkpoint")
     smoothness: float | None = column("of the group, where it was measured")
+    source_sha256: str = column("hash over the names and content hashes of the original's tensors")
+    order_sha256: str = column("hash of the orders, parts or kept units that were used")
 
 
 @dataclass(frozen=True, slots=True)
