@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -22,14 +22,19 @@ SMALLEST = 1e-12  # below it, the logarithm of a singular value is that of round
 
 # Of a run, its steps and the base it started from as step 0; of a checkpoint alone, itself. Experts
 # have no place of their own in depth.
-_SPECTRA = """
-    SELECT coalesce(m.stack, ''), m.role, m.layer,
+_PLACES = """
+    SELECT coalesce(m.stack, '') AS stack, m.role, m.layer,
            CASE WHEN c.checkpoint_id = ? THEN 0 ELSE coalesce(c.step, 0) END AS step,
-           m.matrix_id, m.content_sha256, list(s.sigma ORDER BY s.k)
-    FROM matrix m JOIN checkpoint c USING (checkpoint_id) JOIN spectrum s USING (matrix_id)
-    WHERE s.kind = ? AND m.layer IS NOT NULL AND m.expert IS NULL
+           m.matrix_id, m.content_sha256
+    FROM matrix m JOIN checkpoint c USING (checkpoint_id) JOIN spectrum i USING (matrix_id)
+    WHERE i.kind = ? AND i.k = 1 AND m.layer IS NOT NULL AND m.expert IS NULL
           AND c.checkpoint_id IN (SELECT unnest(?))
           AND (? OR list_has_any(?, [m.role, m.stack || '.' || m.role]))
+    ORDER BY 1, 2, 3, 4, 5
+"""
+_SPECTRA = f"""
+    SELECT p.*, list(s.sigma ORDER BY s.k)
+    FROM ({_PLACES}) p JOIN spectrum s USING (matrix_id) WHERE s.kind = ?
     GROUP BY ALL ORDER BY 1, 2, 3, 4, 5
 """
 
@@ -131,10 +136,7 @@ def observe_spectra(
     Roles of a network of several stacks are named stack.role; `roles` may be given without. Raises
     UsageError where there is none.
     """
-    found = connection.execute(
-        _SPECTRA,
-        [run.base_id or -1, kind, list(run.checkpoint_ids), not roles, list(roles)],
-    ).fetchall()
+    found = connection.execute(_SPECTRA, [*_asked(run, kind, roles), kind]).fetchall()
     if not found:
         what = f" with role {', '.join(roles)}" if roles else ""
         raise UsageError(
@@ -144,9 +146,7 @@ def observe_spectra(
     names = [f"{stack}.{role}" if several else role for stack, role, *_ in found]
     labels = tuple(sorted(set(names)))
     quantiles = (np.arange(n_quantiles) + 0.5) / n_quantiles
-    count, digest = len(found), hashlib.sha256()
-    for stack, role, layer, step, matrix_id, content, _ in found:
-        digest.update(f"{stack}.{role}.{layer}:{step}:{content or matrix_id}\n".encode())
+    count = len(found)
     return Observations(
         run=run.name,
         kind=kind,
@@ -157,8 +157,25 @@ def observe_spectra(
         values=np.concatenate([log_quantiles(np.array(row[-1]), quantiles) for row in found]),
         roles=labels,
         n_scans=count,
-        inputs_sha256=digest.hexdigest(),
+        inputs_sha256=_digest([row[:-1] for row in found]),
     )
+
+
+def inputs_of(connection: duckdb.DuckDBPyConnection, run: RunOfStore) -> str:
+    """`Observations.inputs_sha256` of a run's weights, without reading a spectrum."""
+    return _digest(connection.execute(_PLACES, _asked(run, "weight", ())).fetchall())
+
+
+def _asked(run: RunOfStore, kind: str, roles: Sequence[str]) -> list[Any]:
+    return [run.base_id or -1, kind, list(run.checkpoint_ids), not roles, list(roles)]
+
+
+def _digest(places: Sequence[tuple[Any, ...]]) -> str:
+    """Hash over places and contents; numbers of matrices only where they have no hash."""
+    digest = hashlib.sha256()
+    for stack, role, layer, step, matrix_id, content in places:
+        digest.update(f"{stack}.{role}.{layer}:{step}:{content or matrix_id}\n".encode())
+    return digest.hexdigest()
 
 
 def log_quantiles(sigma: Array, quantiles: Array) -> Array:

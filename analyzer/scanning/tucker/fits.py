@@ -76,7 +76,7 @@ def fit_run(
     with reader(db) as connection:
         seen = observe_spectra(connection, run, kind=kind, roles=roles)
         params = params_of(settings, kind, roles)
-        earlier = stored_fit(connection, seen, params)
+        earlier = stored_fit(connection, seen.run, seen.inputs_sha256, params)
         number = next_fit(connection)
     if earlier is not None and not force:
         return None, False

@@ -12,9 +12,8 @@ import duckdb
 
 from analyzer.errors import UsageError
 from analyzer.models.spectral_tensor.observations import (
-    Observations,
     RunOfStore,
-    observe_spectra,
+    inputs_of,
     runs_of,
 )
 from analyzer.models.spectral_tensor.settings import Settings
@@ -50,7 +49,8 @@ def pending_fits(
             run
             for run in runs
             if force
-            or stored_fit(connection, observe_spectra(connection, run), params_of(settings)) is None
+            or stored_fit(connection, run.name, inputs_of(connection, run), params_of(settings))
+            is None
         ]
     return missing, len(runs) - len(missing)
 
@@ -121,11 +121,12 @@ def _depths(connection: duckdb.DuckDBPyConnection, run: RunOfStore) -> int:
 
 
 def stored_fit(
-    connection: duckdb.DuckDBPyConnection, seen: Observations, params: str
+    connection: duckdb.DuckDBPyConnection, run: str, inputs_sha256: str, params: str
 ) -> int | None:
+    """Number of the fit of these spectra with these settings."""
     found = connection.execute(
         "SELECT fit_id FROM tucker_fit WHERE run = ? AND inputs_sha256 = ? AND params = ?",
-        [seen.run, seen.inputs_sha256, params],
+        [run, inputs_sha256, params],
     ).fetchone()
     return None if found is None else found[0]
 
