@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LatePlan:
-    """`fits` None: not asked for. `fits_left`: runs without a fit of the spectra stored so far."""
+    """`fits` None: not asked for. `fits_left`, `fits_stored`: runs without and with a fit of the
+    spectra stored so far."""
 
     db: Path
     collection: Collection
     fits: Settings | None
     fits_left: int
+    fits_stored: int
     manifold: ManifoldPlan | None
     seed: int
     force: bool
@@ -59,14 +61,14 @@ def plan_late(
 ) -> LatePlan:
     """What is left of the analyses among `chosen` that belong here; reads headers only."""
     fits = Settings(seed=seed) if "tucker" in chosen else None
-    left = len(pending_fits(db, fits, force=force)[0]) if fits else 0
+    left, fitted = pending_fits(db, fits, force=force) if fits else ([], 0)
     manifold = None
     if "manifold" in chosen:
         # Only where asked for: it needs SciPy.
         from analyzer.scanning.manifold.stage import plan_manifold
 
         manifold = plan_manifold(db, collection, entries, identities, seed, force=force)
-    return LatePlan(db, collection, fits, left, manifold, seed, force)
+    return LatePlan(db, collection, fits, len(left), fitted, manifold, seed, force)
 
 
 def run_late(plan: LatePlan, report: Callable[[Progress], None]) -> LateResults:
@@ -93,9 +95,8 @@ def stored_late(plan: LatePlan) -> tuple[int, dict[str, str]]:
     """Results of these analyses that the store had before, and why there can be none."""
     stored, reasons = 0, {}
     if plan.fits is not None:
-        n_fits = pending_fits(plan.db, plan.fits)[1]
-        stored += n_fits if not plan.is_pending else 0
-        if not n_fits:
+        stored += plan.fits_stored
+        if not pending_fits(plan.db, plan.fits)[1]:
             reasons["tucker"] = f"no weights scanned at {FEWEST_DEPTHS} depths or more"
     if plan.manifold is not None:
         stored += plan.manifold.n_stored
