@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -259,3 +260,11 @@ def test_what_is_not_there(own_smooth_run: Path) -> None:
     (own_smooth_run / ".analyzer-fits" / "analyzer-2.safetensors").unlink()
     with pytest.raises(UsageError, match=r"the file of fit 2 is gone .*fit again"):
         load(db, 2)
+
+
+def test_the_base_brings_no_step_of_its_own_training(own_smooth_run: Path) -> None:
+    db = own_smooth_run / "analyzer.duckdb"
+    before = sorted(known_steps(db, "run"))
+    with duckdb.connect(db) as connection:
+        connection.execute("UPDATE checkpoint SET step = 9999 WHERE name = 'base'")
+    assert sorted(known_steps(db, "run")) == before == [10, 30, 100, 300]

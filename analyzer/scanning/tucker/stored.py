@@ -86,13 +86,14 @@ def keep_predictions(db: Path, rows: Sequence[TuckerPredictionRow]) -> None:
 
 
 def known_steps(db: Path, run: str) -> list[float]:
-    """Steps of the checkpoints of a run, scanned for spectra or not."""
+    """Steps of the checkpoints of a run, scanned for spectra or not; its base's are not its own."""
     with reader(db) as connection:
-        ids = next((one.checkpoint_ids for one in runs_of(connection) if one.name == run), ())
+        named = [one for one in runs_of(connection) if one.name == run]
+        ids = [number for one in named for number in one.checkpoint_ids if number != one.base_id]
         found = connection.execute(
             "SELECT DISTINCT step FROM checkpoint WHERE step IS NOT NULL"
             " AND checkpoint_id IN (SELECT unnest(?))",
-            [list(ids)],
+            [ids],
         ).fetchall()
     return [float(step) for (step,) in found]
 
