@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
     from analyzer.checkpoints.discover import Collection, discover
     from analyzer.errors import WorkbenchError
+    from analyzer.models.funbat.fit import fit_funbat
+    from analyzer.models.manifold.fit import fit_manifold
     from analyzer.recorder import AnalyzerCallback, LightningRecorder, Recorder
     from analyzer.scanning import ScanSummary, scan
     from analyzer.scanning.options import Options
@@ -41,6 +43,8 @@ _HOME = {
     "WorkbenchError": "analyzer.errors",
     "connect": "analyzer.store.reading",
     "discover": "analyzer.checkpoints.discover",
+    "fit_funbat": "analyzer.models.funbat.fit",
+    "fit_manifold": "analyzer.models.manifold.fit",
     "fit_tail": "analyzer.analyses.tails",
     "gradient_emergence": "analyzer.analyses.emergence",
     "intruder_dimensions": "analyzer.analyses.intruders",
@@ -70,6 +74,8 @@ __all__ = [
     "WorkbenchError",
     "connect",
     "discover",
+    "fit_funbat",
+    "fit_manifold",
     "fit_tail",
     "gradient_emergence",
     "intruder_dimensions",

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analyzer.analyses.limits_arrays import Array, LayerArrays, Linear, Lora, Norms
-from analyzer.analyses.limits_bounds import data_free_limits, spherical_limits
+from analyzer.analyses.limits_bounds import data_free_limits
 from analyzer.analyses.limits_measured import measured_limits
 from analyzer.analyses.limits_tokens import base_tokens
+from analyzer.analyses.limits_typical import spherical_limits
 from analyzer.analyses.limits_verdicts import Length
 from analyzer.analyses.rows_limits import HeadLimits
 from analyzer.checkpoints.attention.types import AttentionLayer, Projection, Rotary

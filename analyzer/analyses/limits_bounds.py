@@ -1,19 +1,18 @@
-"""Norms of every head of a layer from its weights alone: upper bounds, and typical values.
+"""Upper bounds on the norms of every head of a layer, from its weights alone.
 
 Hu et al., arXiv 2406.03136; J. Alman & Z. Song, arXiv 2302.13214. The bounds hold for every input
-of the norm layer in front, hence for every text; the typical values for tokens that are uniform
-on the sphere, which real ones are not.
+of the norm layer in front, hence for every text.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from analyzer.analyses.limits_arrays import Array, HeadGain, LayerArrays, Linear, Lora, Norms
+from analyzer.analyses.limits_arrays import Array, HeadGain, LayerArrays, Lora, Norms
+from analyzer.analyses.limits_sides import Side, normed_sides
 from analyzer.analyses.limits_verdicts import Length, cost_fields, head_fields, ratio_fields
 from analyzer.analyses.rows_limits import HeadLimits
 from analyzer.checkpoints.attention.types import AttentionLayer, Rotary
@@ -24,19 +23,8 @@ from theory.lora_limits.data_free import (
     logit_bound_rope,
     token_bound,
 )
-from theory.lora_limits.normed_rows import NormedRows, NormLayer, low_rank_rows, normed_rows
-from theory.lora_limits.projections import LowRankUpdate
+from theory.lora_limits.normed_rows import NormedRows, NormLayer, normed_rows
 from theory.lora_limits.rotary import rotary_pairs
-from theory.lora_limits.spherical import spherical_median
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """Queries or keys of all heads behind their norm: base, tuned and the change alone."""
-
-    base: NormedRows
-    tuned: NormedRows
-    change: NormedRows | None
 
 
 def data_free_limits(
@@ -45,7 +33,7 @@ def data_free_limits(
     """Upper bounds, one row a head; [] without a norm in front whose output is bounded."""
     if not _bounded(layer, arrays):
         return []
-    sides = None if arrays.tuned_norms.queries is None else _sides(arrays)
+    sides = None if arrays.tuned_norms.queries is None else normed_sides(arrays)
     rows = []
     for head in range(layer.n_heads):
         norms = _head_bounds(layer, arrays, sides, head)
@@ -61,47 +49,6 @@ def data_free_limits(
     return rows
 
 
-def spherical_limits(
-    layer: AttentionLayer, arrays: LayerArrays, length: Length, lora: Lora | None = None
-) -> list[HeadLimits]:
-    """Medians of the largest entry among L random tokens; [] where the model has no such norm."""
-    norm, key_norm = arrays.tuned_norms.queries, arrays.tuned_norms.keys
-    if norm is None or key_norm is None or layer.query_norm is not None:
-        return []
-    q, k = _sides(arrays)
-    keys = [_medians(k, head, layer.head_width, length.L, key_norm) for head in _kv_heads(layer)]
-    without = [
-        text
-        for text, there in (
-            ("biases left out", any(side.tuned.a.any() for side in (q, k))),
-            ("before the rotary embedding", layer.rotary is not None),
-        )
-        if there
-    ]
-    rows = []
-    for head in range(layer.n_heads):
-        queries = _medians(q, head, layer.head_width, length.L, norm)
-        of_keys = keys[layer.key_head(head)]
-        norms: dict[str, float | None] = {
-            "gamma_q_base": queries[0], "gamma_q": queries[1], "gamma_dq": queries[2],
-            "gamma_k_base": of_keys[0], "gamma_k": of_keys[1], "gamma_dk": of_keys[2],
-            "c2": of_keys[0],
-            "gamma_partial": max(queries[1], of_keys[0]),
-            "gamma_hard": max(of_keys[0], queries[2]),
-            "gamma_as": _on_scale(layer, max(queries[1], of_keys[1]) ** 2),
-            "gamma_bal": _on_scale(layer, queries[1] * of_keys[1]),
-        }  # fmt: skip
-        fields: dict[str, Any] = (
-            head_fields(layer, head, length, arrays.touches_qk, lora)
-            | norms
-            | ratio_fields(norms, length, bounds=True)
-            | {"verdict": None, "warnings": "; ".join(without) or None}
-        )
-        method = "median over independent tokens, uniform on the sphere"
-        rows.append(HeadLimits(source="spherical", method=method, precision="float64", **fields))
-    return rows
-
-
 def _bounded(layer: AttentionLayer, arrays: LayerArrays) -> bool:
     """Whether queries and keys are bounded for every input of the layer."""
     norms = arrays.tuned_norms
@@ -109,29 +56,8 @@ def _bounded(layer: AttentionLayer, arrays: LayerArrays) -> bool:
     return in_front or (norms.q is not None and norms.k is not None)
 
 
-def _sides(arrays: LayerArrays) -> tuple[_Side, _Side]:
-    norms, tuned = arrays.norms, arrays.tuned_norms
-    return (
-        _side(arrays.query, norms.queries, tuned.queries),
-        _side(arrays.key, norms.keys, tuned.keys),
-    )
-
-
-def _side(linear: Linear, norm: NormLayer | None, tuned: NormLayer | None) -> _Side:
-    assert tuned is not None
-    base = normed_rows(linear.weight, norm or tuned, linear.bias)
-    if linear.update is None and tuned is norm:
-        return _Side(base, base, None)
-    merged = normed_rows(linear.tuned_weight, tuned, linear.tuned_bias)
-    if linear.update is None:
-        return _Side(base, merged, None)
-    if isinstance(linear.update, LowRankUpdate):
-        return _Side(base, merged, low_rank_rows(linear.update, tuned))
-    return _Side(base, merged, normed_rows(linear.update.weight, tuned, linear.update.bias))
-
-
 def _head_bounds(
-    layer: AttentionLayer, arrays: LayerArrays, sides: tuple[_Side, _Side] | None, head: int
+    layer: AttentionLayer, arrays: LayerArrays, sides: tuple[Side, Side] | None, head: int
 ) -> dict[str, Any]:
     width, kv_head = layer.head_width, layer.key_head(head)
     of_q, of_k = _rows(head, width), _rows(kv_head, width)
@@ -162,7 +88,7 @@ def _head_bounds(
 
 
 def _entries(
-    arrays: LayerArrays, sides: tuple[_Side, _Side], of_q: slice, of_k: slice
+    arrays: LayerArrays, sides: tuple[Side, Side], of_q: slice, of_k: slice
 ) -> dict[str, Any]:
     """The literal norms, before RoPE."""
     q, k = sides
@@ -280,23 +206,6 @@ def _largest_input(norm: NormLayer) -> float:
     return float((math.sqrt(freedom) * gain + bias).max())
 
 
-def _medians(
-    side: _Side, head: int, width: int, length: int, norm: NormLayer
-) -> tuple[float, float, float]:
-    """Typical largest entry of base, tuned and change."""
-    d = np.asarray(norm.gain).size
-
-    def median(rows: NormedRows | None) -> float:
-        if rows is None:
-            return 0.0
-        norms = np.linalg.norm(rows.A[_rows(head, width)], axis=1)
-        return spherical_median(norms, d, length, norm.kind)
-
-    base = median(side.base)
-    tuned = base if side.tuned is side.base else median(side.tuned)
-    return base, tuned, median(side.change)
-
-
 def _top(rows: NormedRows | None, which: slice) -> float:
     return 0.0 if rows is None else float(entry_bounds(rows.rows(which)).max())
 
@@ -307,11 +216,3 @@ def _part(vector: Array | None, which: slice) -> Array | None:
 
 def _rows(head: int, width: int) -> slice:
     return slice(head * width, (head + 1) * width)
-
-
-def _kv_heads(layer: AttentionLayer) -> range:
-    return range(layer.n_kv_heads)
-
-
-def _on_scale(layer: AttentionLayer, product: float) -> float:
-    return math.sqrt(layer.beta * layer.head_width * product)

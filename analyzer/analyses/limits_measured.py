@@ -8,40 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analyzer.analyses.limits_arrays import Array, LayerArrays, Lora
+from analyzer.analyses.limits_samples import HeadSample, at_positions, head_columns
+from analyzer.analyses.limits_sweeps import alpha_fields, perturbation_fields, prefix_rows
 from analyzer.analyses.limits_tokens import BaseTokens, HeadTokens, head_tokens
 from analyzer.analyses.limits_verdicts import Length, cost_fields, head_fields, ratio_fields
 from analyzer.analyses.rows_limits import HeadLimits, HeadSweep
 from analyzer.checkpoints.attention.types import AttentionLayer
 from theory.lora_limits.alibi import alibi, alibi_slopes
-from theory.lora_limits.chain import EntryNorms, entry_norms, logit_norms, softcapped
+from theory.lora_limits.chain import entry_norms, logit_norms, softcapped
 from theory.lora_limits.logits import AdditiveBias, RowLogits, row_logits
 from theory.lora_limits.norms import LiteralNorms, literal_norms, token_quantiles
-from theory.lora_limits.perturbation import delta_logit, head_update, perturbation_rank
-from theory.lora_limits.polynomial import log_feature_count
 from theory.lora_limits.projections import Projected
 from theory.lora_limits.relative_bias import relative_bias
-from theory.lora_limits.rotary import rotated
-from theory.lora_limits.scaling import alpha_room, scaling_interval
-from theory.lora_limits.sweep import gaussian_crossover, prefix_channel_norms, running_maximum
+from theory.lora_limits.sweep import gaussian_crossover
 from theory.lora_limits.thresholds import threshold
 
 MOST_TOKENS = 8192  # longest sample of which all pairs are looked at
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Queries and keys of one head on one sample, after RoPE, and what their pairs give."""
-
-    q: Array
-    k: Array
-    entries: EntryNorms
-    rows: RowLogits | None
 
 
 def measured_limits(
@@ -64,8 +51,8 @@ def measured_limits(
         samples = _samples(layer, arrays, base, tokens, head)
         limits.append(_limits(layer, arrays, base, tokens, key_weight, samples, head, length, lora))
         if layer.causal and not layer.cross and samples:
-            q = tokens.q[:, _columns(head, layer.head_width)]
-            sweep += _sweep(layer, head, [q[s] for s in base.samples], samples, c)
+            q = tokens.q[:, head_columns(head, layer.head_width)]
+            sweep += prefix_rows(layer, head, [q[s] for s in base.samples], samples, c)
     return limits, sweep
 
 
@@ -75,13 +62,13 @@ def _limits(
     base: BaseTokens,
     tokens: HeadTokens,
     key_weight: Array,
-    samples: Sequence[_Sample],
+    samples: Sequence[HeadSample],
     head: int,
     length: Length,
     lora: Lora | None,
 ) -> HeadLimits:
     width = layer.head_width
-    of_q, of_k = _columns(head, width), _columns(layer.key_head(head), width)
+    of_q, of_k = head_columns(head, width), head_columns(layer.key_head(head), width)
     linear = layer.query_norm is None and layer.key_norm is None
     literal = literal_norms(
         base.x,
@@ -103,8 +90,8 @@ def _limits(
         | norms
         | ratio_fields(norms, length, bounds=False)
         | cost_fields(width, length.L, bound, relative=relative)
-        | _room(tokens, of_q, length, lora, linear=linear)
-        | _perturbation(layer, base, tokens, head, length, samples)
+        | alpha_fields(tokens, of_q, length, lora, linear=linear)
+        | perturbation_fields(layer, base, tokens, head, length, samples)
     )
     return HeadLimits(
         source="activations",
@@ -122,22 +109,22 @@ def _limits(
 
 def _samples(
     layer: AttentionLayer, arrays: LayerArrays, base: BaseTokens, tokens: HeadTokens, head: int
-) -> list[_Sample]:
+) -> list[HeadSample]:
     """[] where the positions cannot be computed."""
     if layer.rotary is not None and layer.rotary.frequencies is None:
         return []
-    of_q = _columns(head, layer.head_width)
-    of_k = _columns(layer.key_head(head), layer.head_width)
+    of_q = head_columns(head, layer.head_width)
+    of_k = head_columns(layer.key_head(head), layer.head_width)
     bias, found = _bias(layer, arrays, head), []
     for sample, key_sample in zip(base.samples, base.key_samples, strict=True):
-        q = _at_positions(layer, tokens.q[sample, of_q])
-        k = _at_positions(layer, tokens.k[key_sample, of_k])
+        q = at_positions(layer, tokens.q[sample, of_q])
+        k = at_positions(layer, tokens.k[key_sample, of_k])
         rows = None
         if _looks_at_pairs(layer, len(k)) and not _unknown_bias(layer, arrays):
             mask = "causal" if layer.causal else "none"
             window = layer.window if layer.causal else None
             rows = row_logits(q, k, layer.beta, mask=mask, additive=bias, window=window)
-        found.append(_Sample(q, k, entry_norms(q, k, layer.beta), rows))
+        found.append(HeadSample(q, k, entry_norms(q, k, layer.beta), rows))
     return found
 
 
@@ -159,14 +146,6 @@ def _bias(layer: AttentionLayer, arrays: LayerArrays, head: int) -> AdditiveBias
     return None
 
 
-def _at_positions(layer: AttentionLayer, values: Array) -> Array:
-    rotary = layer.rotary
-    if rotary is None or rotary.frequencies is None:
-        return values
-    frequencies = np.asarray(rotary.frequencies)
-    return rotated(values, np.arange(len(values)), frequencies, rotary.layout, factor=rotary.factor)
-
-
 def _projected(base: Array, tuned: Array, change: Array | None, columns: slice) -> Projected:
     if change is None:
         return Projected(base[:, columns], None)
@@ -181,7 +160,7 @@ def _literal_fields(norms: LiteralNorms) -> dict[str, Any]:
     return {name: getattr(norms, name) for name in names}
 
 
-def _chain_fields(layer: AttentionLayer, samples: Sequence[_Sample]) -> dict[str, Any]:
+def _chain_fields(layer: AttentionLayer, samples: Sequence[HeadSample]) -> dict[str, Any]:
     if not samples:
         return {}
     channels = [sample.entries.channels for sample in samples]
@@ -204,7 +183,7 @@ def _chain_fields(layer: AttentionLayer, samples: Sequence[_Sample]) -> dict[str
     return fields
 
 
-def _all_rows(samples: Sequence[_Sample]) -> RowLogits | None:
+def _all_rows(samples: Sequence[HeadSample]) -> RowLogits | None:
     """The rows of all samples below each other; None where one is missing."""
     rows = [sample.rows for sample in samples if sample.rows is not None]
     if not rows or len(rows) < len(samples):
@@ -213,7 +192,9 @@ def _all_rows(samples: Sequence[_Sample]) -> RowLogits | None:
     return RowLogits(*(np.concatenate([getattr(one, name) for one in rows]) for name in names))
 
 
-def _logit_radius(layer: AttentionLayer, samples: Sequence[_Sample]) -> tuple[float | None, bool]:
+def _logit_radius(
+    layer: AttentionLayer, samples: Sequence[HeadSample]
+) -> tuple[float | None, bool]:
     """R on which exp must be accurate, and whether relatively.
 
     Without a mask and with the mean key subtracted, every row sum of exp is at least L, so that
@@ -233,102 +214,8 @@ def _logit_radius(layer: AttentionLayer, samples: Sequence[_Sample]) -> tuple[fl
     return largest, False
 
 
-def _room(
-    tokens: HeadTokens, columns: slice, length: Length, lora: Lora | None, *, linear: bool
-) -> dict[str, Any]:
-    """For which s and alpha the largest query entry stays within the threshold; exact."""
-    if lora is None or not linear or lora.scaling == 0.0:
-        return {}
-    change = tokens.dq[:, columns] if tokens.dq is not None else None
-    direction = np.zeros_like(tokens.q[:, columns]) if change is None else change / lora.scaling
-    limit = threshold(length.L, length.c)
-    interval = scaling_interval(tokens.q_base[:, columns], direction, limit)
-    fields: dict[str, Any] = {"scaling_low": interval.low, "scaling_high": interval.high}
-    if lora.lora_alpha is None or not lora.lora_alpha > 0.0:
-        return fields
-    room = alpha_room(interval, lora.lora_alpha, lora.r, rank_stabilised=lora.rank_stabilised)
-    return fields | {
-        "alpha_max": room.alpha_max,
-        "alpha_unbounded": room.unbounded,
-        "headroom": room.headroom,
-    }
-
-
-def _perturbation(
-    layer: AttentionLayer,
-    base: BaseTokens,
-    tokens: HeadTokens,
-    head: int,
-    length: Length,
-    samples: Sequence[_Sample],
-) -> dict[str, Any]:
-    """max|ΔS|, its rank and the features of exp(ΔS), on the sample where ΔS is largest."""
-    if (tokens.dq is None and tokens.dk is None) or _all_rows(samples) is None:
-        return {}
-    of_q = _columns(head, layer.head_width)
-    of_k = _columns(layer.key_head(head), layer.head_width)
-    updates = [
-        head_update(
-            _at_positions(layer, tokens.q_base[sample, of_q]),
-            _at_positions(layer, tokens.k_base[keys, of_k]),
-            _at_positions(layer, _or_zero(tokens.dq, tokens.q)[sample, of_q]),
-            _at_positions(layer, _or_zero(tokens.dk, tokens.k)[keys, of_k]),
-            layer.beta,
-            causal=layer.causal,
-        )
-        for sample, keys in zip(base.samples, base.key_samples, strict=True)
-    ]
-    found = perturbation_rank(max(updates, key=delta_logit), 1.0 / length.L)
-    log_features = log_feature_count(found.rank, found.degree) if found.rank else 0.0
-    return {
-        "delta_logit": found.delta_logit,
-        "delta_rank": found.rank,
-        "log10_k_delta": log_features / math.log(10.0),
-    }
-
-
-def _or_zero(change: Array | None, like: Array) -> Array:
-    return np.zeros_like(like) if change is None else change
-
-
-def _sweep(
-    layer: AttentionLayer,
-    head: int,
-    queries: Sequence[Array],
-    samples: Sequence[_Sample],
-    c: float,
-) -> list[HeadSweep]:
-    """The first L tokens of every sample that has as many."""
-    longest = max(len(q) for q in queries)
-    lengths = sorted({2**n for n in range(1, longest.bit_length()) if 2**n <= longest} | {longest})
-    of_queries = [running_maximum(q) for q in queries]
-    channels = [prefix_channel_norms(s.q, s.k, layer.beta) for s in samples]
-    logits = [running_maximum(np.sqrt(s.rows.largest)) for s in samples if s.rows is not None]
-    found = []
-    for n in lengths:
-        limit = threshold(n, c)
-        gamma_q = max(float(r[n - 1]) for r in of_queries if r.size >= n)
-        chansum, _, _, entries = np.max([r[:, n - 1] for r in channels if r.shape[1] >= n], axis=0)
-        gamma_logit = max((float(r[n - 1]) for r in logits if r.size >= n), default=None)
-        found.append(
-            HeadSweep(
-                head=head,
-                L=n,
-                threshold=limit,
-                gamma_q=gamma_q,
-                gamma_as=float(entries),
-                gamma_chansum=float(chansum),
-                gamma_logit=gamma_logit,
-                ratio_q=gamma_q / limit,
-                ratio_as=float(entries) / limit,
-                ratio_logit=None if gamma_logit is None else gamma_logit / limit,
-            )
-        )
-    return found
-
-
 def _warnings(
-    layer: AttentionLayer, arrays: LayerArrays, base: BaseTokens, samples: Sequence[_Sample]
+    layer: AttentionLayer, arrays: LayerArrays, base: BaseTokens, samples: Sequence[HeadSample]
 ) -> list[str]:
     if not samples:
         detail = layer.rotary.detail if layer.rotary is not None else None
@@ -343,7 +230,3 @@ def _warnings(
     if layer.cross:
         notes.append("cross-attention: L is the number of keys")
     return notes
-
-
-def _columns(head: int, width: int) -> slice:
-    return slice(head * width, (head + 1) * width)

@@ -97,7 +97,7 @@ def fit(
     from dataclasses import asdict
 
     from analyzer.cli.output import emit
-    from analyzer.models.manifold.fit import fit_checkpoint
+    from analyzer.models.manifold.fit import fit_manifold
     from analyzer.models.manifold.smoothness import group_smoothness
 
     checkpoint, groups = _opened(model, spec)
@@ -107,7 +107,7 @@ def fit(
             report(number, len(groups), f"ordering {group.name}")
             measured.append(group_smoothness(checkpoint.read, group, seed=seed))
         orders = {one.group: one.order for one in measured}
-        fits = list(fit_checkpoint(checkpoint, groups, orders, basis=basis, budget=budget))
+        fits = list(fit_manifold(checkpoint, groups, orders, basis=basis, budget=budget))
     rows = [
         {
             "group": one.group, "kind": one.kind, "n": one.n, "d": one.d, "ratio": one.ratio,

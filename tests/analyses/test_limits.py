@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from analyzer.analyses.limits import lora_limits
 from analyzer.analyses.limits_arrays import HeadGain, LayerArrays, Linear, Norms
-from analyzer.analyses.limits_bounds import data_free_limits, spherical_limits
+from analyzer.analyses.limits_bounds import data_free_limits
 from analyzer.analyses.limits_measured import measured_limits
 from analyzer.analyses.limits_tokens import base_tokens
+from analyzer.analyses.limits_typical import spherical_limits
 from analyzer.analyses.limits_verdicts import Length, cost_fields
 from analyzer.analyses.rows_limits import HeadLimits, HeadSweep
 from analyzer.checkpoints.attention.types import AttentionLayer, HeadNorm, Norm, Projection, Rotary

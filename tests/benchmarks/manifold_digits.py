@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from analyzer.models.manifold.fit import fit_checkpoint
+from analyzer.models.manifold.fit import fit_manifold
 from analyzer.models.manifold.groups import groups_from_yaml
 from analyzer.models.manifold.operators import Operator
 from analyzer.models.manifold.sample import sample_checkpoint
@@ -158,7 +158,7 @@ def print_fits(checkpoint: Checkpoint, groups, orders) -> None:
     print(f"{'tensor':10} {'basis':7} {'stored':>7} {'ordered':>8} {'as stored':>10} {'SVD':>6}")
     for budget in (0.44, 0.14):
         for basis in ("dct", "linear"):
-            for fit in fit_checkpoint(checkpoint, groups, orders, basis=basis, budget=budget):
+            for fit in fit_manifold(checkpoint, groups, orders, basis=basis, budget=budget):
                 print(
                     f"{fit.tensor:10} {basis:7} {fit.stored_per_weight:7.3f} {fit.rel_fro:8.3f}"
                     f" {fit.unpermuted_rel_fro:10.3f} {fit.svd_rel_fro:6.3f}"

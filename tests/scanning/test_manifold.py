@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import analyzer
 from analyzer.cli import cli
-from analyzer.models.manifold.fit import fit_checkpoint
+from analyzer.models.manifold.fit import fit_manifold
 from analyzer.models.manifold.groups import permutation_groups
 from analyzer.models.manifold.smoothness import group_smoothness
 
@@ -78,7 +78,7 @@ def test_fits_are_those_along_the_orders(models: Path, rows) -> None:
     base = analyzer.open_checkpoint(models / "base")
     groups, _ = permutation_groups(base)
     orders = {g.name: group_smoothness(base.read, g, seed=0).order for g in groups}
-    direct = {fit.tensor: fit for fit in fit_checkpoint(base, groups, orders)}
+    direct = {fit.tensor: fit for fit in fit_manifold(base, groups, orders)}
     found = rows(
         store,
         "SELECT f.* FROM manifold_fit f JOIN checkpoint c USING (checkpoint_id)"

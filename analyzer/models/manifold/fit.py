@@ -64,7 +64,7 @@ class TensorFit:
         return self.stored / self.weights
 
 
-def fit_checkpoint(
+def fit_manifold(
     checkpoint: Checkpoint,
     groups: Sequence[PermutationGroup],
     orders: Mapping[str, ArrayLike],

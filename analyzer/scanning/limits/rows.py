@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from analyzer.activations.format import Activations, open_activations
 from analyzer.analyses.limits_arrays import LayerArrays, Lora
-from analyzer.analyses.limits_bounds import data_free_limits, spherical_limits
+from analyzer.analyses.limits_bounds import data_free_limits
 from analyzer.analyses.limits_measured import measured_limits
 from analyzer.analyses.limits_tokens import BaseTokens, base_tokens
+from analyzer.analyses.limits_typical import spherical_limits
 from analyzer.analyses.limits_verdicts import Length
 from analyzer.analyses.rows_limits import HeadLimits, LoraLimitsRow, LoraLimitsSweepRow
 from analyzer.checkpoints.attention import AttentionLayer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analyzer.checkpoints.names import describe
-from analyzer.models.manifold.fit import fit_checkpoint
+from analyzer.models.manifold.fit import fit_manifold
 from analyzer.models.manifold.tables import ManifoldFitRow
 from analyzer.scanning.manifold.groups import Mapped, Report
 from analyzer.store.connection import reader, writer
@@ -34,7 +34,7 @@ def write_fits(db: Path, mapped: Mapped, report: Report) -> None:
         ).fetchall()
     orders = dict(found)
     rows = []
-    for fit in fit_checkpoint(whole.checkpoint, mapped.groups, orders, basis=BASIS):
+    for fit in fit_manifold(whole.checkpoint, mapped.groups, orders, basis=BASIS):
         report(0.0, f"{whole.checkpoint.name}: fitting {fit.tensor}")
         place = describe(fit.tensor)
         rows.append(

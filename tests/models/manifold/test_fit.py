@@ -13,7 +13,7 @@ from scipy.fft import dctn
 
 from analyzer.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from analyzer.errors import NonFinite, QuantUnknown, UsageError
-from analyzer.models.manifold.fit import fit_checkpoint
+from analyzer.models.manifold.fit import fit_manifold
 from analyzer.models.manifold.groups import groups_from_yaml, permutation_groups
 from analyzer.models.manifold.smoothness import group_smoothness
 from theory.resampling.bases import fit_cosines, hyperbolic, sample_cosines
@@ -49,7 +49,7 @@ def random_net(seed=0):
 
 
 def fits(checkpoint, groups, orders=None, **options):
-    return {f.tensor: f for f in fit_checkpoint(checkpoint, groups, orders or {}, **options)}
+    return {f.tensor: f for f in fit_manifold(checkpoint, groups, orders or {}, **options)}
 
 
 def random_orders(groups, seed=1):
@@ -219,7 +219,7 @@ def test_one_tensor_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Checkpoint, "read", lambda self, name: names.append(name) or read(self, name)
     )
-    running = fit_checkpoint(checkpoint, groups, {})
+    running = fit_manifold(checkpoint, groups, {})
     assert names == []
     for fit in running:
         assert names[-1] == fit.tensor
