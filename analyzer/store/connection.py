@@ -147,9 +147,17 @@ def _retry(db: Path, attach: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.
     while True:
         try:
             return attach()
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             text = str(error)
-            if "lock" not in text.lower():
+            # another process, or another thread of this one
+            busy = "already attached" in text or "lock" in text.lower()
+            if not isinstance(error, duckdb.IOException) and not busy:
+                raise StoreCorrupt(
+                    f"cannot be opened: {text.splitlines()[0]}",
+                    path=db,
+                    hint="move it aside and scan again",
+                ) from None
+            if not busy:
                 raise StoreCorrupt(
                     f"not a readable DuckDB file: {text.splitlines()[0]}",
                     path=db,
@@ -160,9 +168,3 @@ def _retry(db: Path, attach: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.
                     "another process holds the store", path=db, hint="wait for it, or use --db FILE"
                 ) from None
             time.sleep(0.1 + 0.2 * random.random())
-        except duckdb.Error as error:
-            raise StoreCorrupt(
-                f"cannot be opened: {str(error).splitlines()[0]}",
-                path=db,
-                hint="move it aside and scan again",
-            ) from None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -268,3 +270,25 @@ def test_the_base_brings_no_step_of_its_own_training(own_smooth_run: Path) -> No
     with duckdb.connect(db) as connection:
         connection.execute("UPDATE checkpoint SET step = 9999 WHERE name = 'base'")
     assert sorted(known_steps(db, "run")) == before == [10, 30, 100, 300]
+
+
+def test_fits_side_by_side_have_numbers_of_their_own(
+    own_smooth_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, both = own_smooth_run / "analyzer.duckdb", threading.Barrier(2)
+    runs = [find_run(db, "run"), find_run(db, "run")]
+    settings = [Settings(seed=11), Settings(seed=12)]
+    real = fits.fit_spectra
+
+    def together(*arguments: Any) -> Any:
+        found = real(*arguments)
+        both.wait(timeout=60)
+        return found
+
+    monkeypatch.setattr(fits, "fit_spectra", together)
+    with ThreadPoolExecutor(2) as pool:
+        made = [f for f, _ in pool.map(lambda a: fit_run(db, *a), zip(runs, settings, strict=True))]
+    numbers = [one.fit_id for one in made if one is not None]
+    assert len(set(numbers)) == 2
+    for number in numbers:
+        assert load(db, number)[0].fit_id == number

@@ -77,17 +77,16 @@ def fit_run(
         seen = observe_spectra(connection, run, kind=kind, roles=roles)
         params = params_of(settings, kind, roles)
         earlier = stored_fit(connection, seen.run, seen.inputs_sha256, params)
-        number = next_fit(connection)
     if earlier is not None and not force:
         return None, False
     with threadpool_limits(1):  # matrices of a few rows: threads would wait for each other
         fit = fit_spectra(seen, settings, progress)
         held_out = hold_out(seen, settings, progress)
-    number = number if earlier is None else earlier
-    fitted = Fitted(number, seen, fit, held_out)
-    save_fit(fit.tucker, fit_file(db, number))
-    with writer(db) as connection:
+    with writer(db) as connection:  # numbered under the lock: fits may run side by side
+        number = next_fit(connection) if earlier is None else earlier
         gone = forget(connection, run.name, params) - {number}
+        fitted = Fitted(number, seen, fit, held_out)
+        save_fit(fit.tucker, fit_file(db, number))
         insert(connection, list(_rows(fitted, settings, params)))
     for old in gone:
         fit_file(db, old).unlink(missing_ok=True)
