@@ -1,1 +1,1 @@
-"""Streamlit dashboard: reads the store only."""
+"""The dashboard (`analyzer dashboard`): reads a store and draws it; changes nothing."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import duckdb
+import filelock
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -158,3 +161,32 @@ def own_smooth_run(smooth_run: Path, tmp_path: Path) -> Path:
             "UPDATE checkpoint SET path = replace(path, ?, ?)", [str(smooth_run), str(root)]
         )
     return root
+
+
+@pytest.fixture(scope="session")
+def demo_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of everything a scan can fill, of a demo collection with a model a fingernail wide.
+
+    To be read: it is made once for all processes of a test run.
+    """
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if os.environ.get("PYTEST_XDIST_WORKER") else root) / "demo"
+    db = folder / "analyzer.duckdb"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not db.exists():
+            _scan_demo(folder)
+    return db
+
+
+def _scan_demo(folder: Path) -> None:
+    from analyzer.demo import ACTIVATIONS, make_demo, readme, runs
+    from analyzer.demo.model import Shape
+    from analyzer.scanning.options import ANALYSES
+
+    small = partial(Shape, width=32, hidden=48, layers=4, heads=4, context=32)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (runs, readme):
+            patch.setattr(module, "Shape", small)
+        make_demo(folder, steps=40)
+    activations = folder / ACTIVATIONS
+    analyzer.scan(folder, analyses=ANALYSES, activations=activations, workers=1, device="cpu")

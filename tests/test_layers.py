@@ -1,4 +1,4 @@
-"""Imports run one way: theory ← errors ← checkpoints, spectral, store ← … ← scanning ← cli."""
+"""Imports run one way: theory ← errors ← checkpoints, spectral, store ← … ← reports ← apps."""
 
 import ast
 from pathlib import Path
@@ -19,10 +19,11 @@ LAYER = {
     "analyzer.recorder": 3,
     "analyzer.scanning": 4,
     "analyzer.demo": 4,
+    "analyzer.views": 4,
     "analyzer": 5,
     "analyzer.cli": 6,
-    "apps": 7,
     "reports": 7,
+    "apps": 8,
 }
 
 

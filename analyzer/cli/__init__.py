@@ -19,6 +19,7 @@ import click
 
 from analyzer.cli.browse import compare, ls, show
 from analyzer.cli.capture import capture
+from analyzer.cli.dashboard import dashboard
 from analyzer.cli.demo import demo
 from analyzer.cli.doctor import doctor
 from analyzer.cli.manifold import manifold
@@ -64,7 +65,9 @@ def cli() -> None:
     """Spectral analysis of neural-network checkpoints."""
 
 
-for _command in (demo, scan, ls, show, compare, capture, tucker, manifold, sql, export, doctor):
+for _command in (
+    demo, scan, ls, show, compare, dashboard, capture, tucker, manifold, sql, export, doctor,
+):  # fmt: skip
     cli.add_command(_command)
 
 
