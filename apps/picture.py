@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,7 +50,7 @@ def about(view: View, figure: Draw | None, *, key: str) -> None:
 
 def files(view: View, figure: Draw | None, *, key: str) -> None:
     """Download buttons: the data, the figure, and what to cite."""
-    _button("Data (CSV)", lambda: csv_bytes(view), f"{view.name}.csv", "text/csv", key)
+    _button("Data (CSV)", view.csv, f"{view.name}.csv", "text/csv", key)
     if figure is not None:
         for kind in ("pdf", "svg"):
             _button(
@@ -68,15 +67,6 @@ def files(view: View, figure: Draw | None, *, key: str) -> None:
         "text/plain",
         key,
     )
-
-
-def csv_bytes(view: View) -> bytes:
-    """The view's table as CSV."""
-    from pyarrow import csv
-
-    buffer = io.BytesIO()
-    csv.write_csv(view.table, buffer)
-    return buffer.getvalue()
 
 
 def figure_bytes(view: View, figure: Draw, kind: style.Format) -> bytes:

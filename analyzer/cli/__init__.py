@@ -24,6 +24,7 @@ from analyzer.cli.demo import demo
 from analyzer.cli.doctor import doctor
 from analyzer.cli.manifold import manifold
 from analyzer.cli.query import export, sql
+from analyzer.cli.report import report
 from analyzer.cli.scan import scan
 from analyzer.cli.tucker import tucker
 from analyzer.errors import WorkbenchError
@@ -66,7 +67,8 @@ def cli() -> None:
 
 
 for _command in (
-    demo, scan, ls, show, compare, dashboard, capture, tucker, manifold, sql, export, doctor,
+    demo, scan, ls, show, compare, dashboard, report,
+    capture, tucker, manifold, sql, export, doctor,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import csv
 
 MOST_POINTS = 2000  # of one line: more cannot be seen
 
@@ -45,6 +46,12 @@ class View:
             for name, value in row.items():
                 part[name].append(value)
         yield from found.items()
+
+    def csv(self) -> bytes:
+        """All rows and columns, with a header."""
+        buffer = pa.BufferOutputStream()
+        csv.write_csv(self.table, buffer)
+        return buffer.getvalue().to_pybytes()
 
     def facts(self) -> str:
         """`k = 10, epsilon = 0.5`: the parameters in a line."""

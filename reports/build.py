@@ -1,0 +1,65 @@
+"""`analyzer report`: a store becomes a PDF, and a folder of LaTeX to paste from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from analyzer.errors import UsageError
+from analyzer.store.reading import Store
+from reports import style
+from reports.assemble import assemble
+from reports.document import Report
+from reports.scope import Scope
+
+Progress = Callable[[int, int], None]  # (figures drawn, of how many)
+
+
+def build(
+    store: Store,
+    scope: Scope,
+    output: Path,
+    *,
+    latex: Path | None = None,
+    title: str,
+    include: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Write the report of `scope` to `output`, and its LaTeX tree into the folder `latex`.
+
+    Two runs on the same store write the same bytes. Raises UsageError, MissingExtra,
+    WorkbenchError where nothing can be written; an existing report is replaced only by a whole one.
+    """
+    from reports.latex import write_latex
+    from reports.pdf import write_pdf
+
+    _check_target(output)
+    report = assemble(store, scope, title, include)
+    kinds: tuple[style.Format, ...] = ("svg", "pdf") if latex is not None else ("svg",)
+    drawn = draw(report, kinds, progress)
+    write_pdf(report, {name: files["svg"] for name, files in drawn.items()}, output)
+    if latex is not None:
+        write_latex(report, {name: files["pdf"] for name, files in drawn.items()}, latex)
+    return report
+
+
+def draw(
+    report: Report, kinds: Sequence[style.Format], progress: Progress | None = None
+) -> dict[str, dict[style.Format, bytes]]:
+    """Every picture of the report in the formats asked for: name → format → file."""
+    pictures = [picture for section in report.sections for picture in section.pictures]
+    drawn: dict[str, dict[style.Format, bytes]] = {}
+    for number, picture in enumerate(pictures):
+        with style.paper():
+            figure = picture.draw(picture.view)
+        drawn[picture.name] = {kind: style.to_bytes(figure, kind) for kind in kinds}
+        if progress is not None:
+            progress(number + 1, len(pictures))
+    return drawn
+
+
+def _check_target(output: Path) -> None:
+    if output.is_dir():
+        raise UsageError("is a folder", path=output, hint="name the PDF file with -o")
+    if not output.parent.is_dir():
+        raise UsageError("its folder does not exist", path=output, hint="create it first")

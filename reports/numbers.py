@@ -1,0 +1,62 @@
+"""Numbers as they are printed: three significant digits, and never more than the error allows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MISSING = "–"
+
+
+def text(value: Any) -> str:
+    """Words as they are; – for nothing."""
+    return MISSING if value is None else str(value)
+
+
+def whole(value: Any) -> str:
+    """12,345; – for nothing."""
+    return MISSING if value is None else f"{int(value):,}"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """`digits` significant digits without an exponent between 1e-3 and 1e6; – for nothing."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0.0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -4 < magnitude < 6:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{round(value, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def with_error(value: Any, error: Any) -> str:
+    """`2.31 ± 0.08`: two digits of the error, the value to the same place."""
+    if value is None or error is None or not math.isfinite(error) or error <= 0.0:
+        return number(value)
+    places = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def interval(low: Any, high: Any) -> str:
+    """`2.9 to 3.6`, to the place that its width supports."""
+    if low is None or high is None:
+        return MISSING
+    width = high - low
+    places = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
+    return f"{low:.{places}f} to {high:.{places}f}"
+
+
+def percent(value: Any) -> str:
+    """0.8731 → 87.3 %."""
+    return MISSING if value is None else f"{100.0 * value:.3g} %"
+
+
+def yes_no(value: Any) -> str:
+    return MISSING if value is None else ("yes" if value else "no")
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """`1 matrix`, `3 matrices`."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"

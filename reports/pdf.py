@@ -1,0 +1,103 @@
+"""A report as PDF/A-2b: Typst typesets the document's data, matplotlib has drawn the figures."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from analyzer.errors import MissingExtra, WorkbenchError
+from reports.document import Picture, Report, Section, Table
+
+MOST_ROWS = 500  # of a printed table; all rows are in the CSV
+
+
+def write_pdf(report: Report, figures: Mapping[str, bytes], output: Path) -> None:
+    """Typeset `report` with `figures` (name → SVG) into `output`; the same input, the same bytes.
+
+    Raises MissingExtra without the `typst` package, WorkbenchError when the file cannot be written.
+    """
+    compile = _compiler()
+    with TemporaryDirectory(prefix="analyzer-report-") as name:
+        folder = Path(name)
+        for resource in ("template.typ", "references.bib"):
+            (folder / resource).write_bytes(files("reports").joinpath(resource).read_bytes())
+        for stem, svg in figures.items():
+            (folder / f"{stem}.svg").write_bytes(svg)
+        data = json.dumps(as_data(report), ensure_ascii=False)
+        (folder / "document.json").write_text(data, encoding="utf-8")
+        made = folder / "report.pdf"
+        compile(
+            folder / "template.typ",
+            output=made,
+            root=folder,
+            ignore_system_fonts=True,
+            pdf_standards="a-2b",
+            timestamp=datetime.datetime.fromisoformat(report.date),
+        )
+        try:
+            shutil.copyfile(made, output)
+        except OSError as error:
+            raise WorkbenchError(
+                f"cannot be written: {error.strerror}", path=output, hint="name another file"
+            ) from None
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """The report as the template reads it: strings, numbers and lists only."""
+    return {
+        "title": report.title,
+        "subtitle": f"Data of {report.date[:10]} (UTC)",
+        "date": report.date,
+        "findings": report.findings,
+        "sections": [_section(section) for section in report.sections],
+        "glossary": [list(entry) for entry in report.glossary],
+        "cited": bool(report.cites),
+        "provenance": [[name, value] for name, value in report.provenance.items()],
+    }
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "title": section.title,
+        "paragraphs": [{"text": p.text, "cites": list(p.cites)} for p in section.paragraphs],
+        "equations": [{"typst": e.typst, "symbols": e.symbols} for e in section.equations],
+        "tables": [_table(table) for table in section.tables],
+        "pictures": [_picture(picture) for picture in section.pictures],
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rows = table.cells()
+    return {
+        "title": table.view.title,
+        "caption": table.caption,
+        "headings": [column.heading for column in table.columns],
+        "numeric": [column.is_number for column in table.columns],
+        "rows": rows[:MOST_ROWS],
+        "omitted": max(0, len(rows) - MOST_ROWS),
+        "csv": f"data/{table.name}.csv (--latex)",
+    }
+
+
+def _picture(picture: Picture) -> dict[str, Any]:
+    return {
+        "file": f"{picture.name}.svg",
+        "title": picture.view.title,
+        "caption": picture.caption,
+        "alt": picture.alt,
+        "width": picture.width,
+    }
+
+
+def _compiler() -> Callable[..., Any]:
+    try:
+        from typst import compile
+    except ImportError:
+        raise MissingExtra("the report needs the package typst", hint="pip install typst") from None
+    return compile
