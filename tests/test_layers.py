@@ -22,6 +22,7 @@ LAYER = {
     "analyzer.views": 4,
     "analyzer": 5,
     "analyzer.cli": 6,
+    "analyzer.__main__": 7,
     "reports": 7,
     "apps": 8,
 }

@@ -23,6 +23,7 @@ from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate, clusters, sv
 from analyzer.spectral.prepare import Matrix
 from analyzer.spectral.results import EPS, FloatArray
 
+SIDES: tuple[Side, ...] = ("left", "right")
 CLUSTER_TOL = 1e-6  # of σ₁: closer base values have vectors that no computation can tell apart
 
 
@@ -82,6 +83,8 @@ class TunedVectors:
 
     `left`, `right`: cosines (p, k); `left_outside`, `right_outside`: squared norms (k,) outside
     the base's span; `error` bounds every cosine of column j, base vectors taken as exact.
+    `left_vectors` (m, k) and `right_vectors` (n, k) are the vectors themselves, None for a
+    low-rank update, of which only coordinates are computed.
     """
 
     singular_values: FloatArray
@@ -92,6 +95,8 @@ class TunedVectors:
     error: FloatArray
     method: str
     certified: bool
+    left_vectors: FloatArray | None = None
+    right_vectors: FloatArray | None = None
 
 
 def intruder_dimensions(
@@ -140,7 +145,7 @@ def tuned_vectors(
         found.S, left, right,
         np.maximum(1.0 - np.sum(left**2, axis=0), 0.0),
         np.maximum(1.0 - np.sum(right**2, axis=0), 0.0),
-        found.angle_error, found.method, found.certified,
+        found.angle_error, found.method, found.certified, found.U, found.Vh.T,
     )  # fmt: skip
 
 

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from analyzer.analyses.critical import Critical, DenseUpdate, critical_multipliers
-from analyzer.analyses.intruders import Intruders, judge, tuned_vectors
+from analyzer.analyses.intruders import SIDES, Intruders, TunedVectors, judge, tuned_vectors
 from analyzer.analyses.parameters import Side
-from analyzer.analyses.rows_intruders import IntruderRow, IntruderVectorRow
+from analyzer.analyses.rows_intruders import IntruderCosineRow, IntruderRow, IntruderVectorRow
 from analyzer.spectral import CPU, Backend, BaseSVD, LowRankUpdate
 from analyzer.spectral.results import FloatArray
 from analyzer.store.columns import Row
 from theory.intruder_law import intruder_threshold
 from theory.spectral_summaries import summarise
-
-SIDES: tuple[Side, ...] = ("left", "right")
 
 
 def thresholds(base: BaseSVD, k: int, epsilon: float) -> dict[Side, float | None]:
@@ -27,10 +25,30 @@ def thresholds(base: BaseSVD, k: int, epsilon: float) -> dict[Side, float | None
     }
 
 
+def leading_vectors(
+    base: BaseSVD,
+    update: LowRankUpdate | DenseUpdate,
+    delta_singular_values: FloatArray,
+    k: int,
+    *,
+    backend: Backend = CPU,
+) -> TunedVectors:
+    """The k leading triplets of the tuned matrix in the base's coordinates.
+
+    Those of the base itself if ΔW, of `delta_singular_values` (l,), is zero: in its own
+    coordinates, where rounding cannot invent a difference. Raises ShapeMismatch, NonFinite.
+    """
+    if not delta_singular_values.any():
+        update = base.update(np.zeros((base.shape[0], 1)), np.zeros((base.shape[1], 1)))
+    asked = update if isinstance(update, LowRankUpdate) else update.tuned
+    return tuned_vectors(base, asked, k, backend=backend)
+
+
 def intruder_rows(
     matrix_id: int,
     base: BaseSVD,
     update: LowRankUpdate | DenseUpdate,
+    top: TunedVectors,
     delta_singular_values: FloatArray,
     theta_star: Mapping[Side, float | None],
     *,
@@ -40,14 +58,10 @@ def intruder_rows(
 ) -> Iterator[Row]:
     """Rows of one tuned matrix: leading vectors of both sides against the base's, thresholds.
 
-    `delta_singular_values` (l,) are those of ΔW; `theta_star` as from `thresholds`.
-    Raises ShapeMismatch, NonFinite.
+    `top` as from `leading_vectors`; `delta_singular_values` (l,) are those of ΔW; `theta_star` as
+    from `thresholds`. Raises ShapeMismatch, NonFinite.
     """
     largest = float(delta_singular_values.max(initial=0.0))
-    if not largest:  # in the base's own coordinates, where rounding cannot invent a difference
-        update = base.update(np.zeros((base.shape[0], 1)), np.zeros((base.shape[1], 1)))
-    asked = update if isinstance(update, LowRankUpdate) else update.tuned
-    top = tuned_vectors(base, asked, k, backend=backend)
     # Without a predicted threshold an update as strong as the base is the scale to search around.
     scales: dict[Side, float] = (
         {side: (t or float(base.s[0])) / largest for side, t in theta_star.items()}
@@ -61,6 +75,7 @@ def intruder_rows(
             matrix_id, found, delta_singular_values, float(np.linalg.norm(base.s)),
             theta_star[side], critical.get(side),
         )  # fmt: skip
+        yield from _cosine_rows(matrix_id, top, side)
 
 
 def _rows(
@@ -113,3 +128,13 @@ def _rows(
             cluster_cos=float(found.cluster_cos[j]),
             is_intruder=bool(found.is_intruder[j]),
         )
+
+
+def _cosine_rows(matrix_id: int, top: TunedVectors, side: Side) -> Iterator[IntruderCosineRow]:
+    """The k leading base vectors against the k leading tuned ones."""
+    coordinates = top.left if side == "left" else top.right  # (p, k)
+    k = coordinates.shape[1]
+    cosines = np.minimum(np.abs(coordinates[:k]), 1.0)
+    for i in range(k):
+        for j in range(k):
+            yield IntruderCosineRow(matrix_id, side, i + 1, j + 1, float(cosines[i, j]))

@@ -1,4 +1,4 @@
-"""Row types of the intruder analysis: one row a tuned matrix and side, one row a leading vector."""
+"""Row types of the intruder analysis: of a tuned matrix and side, and of its leading vectors."""
 
 from __future__ import annotations
 
@@ -92,4 +92,51 @@ class IntruderVectorRow:
     )
     is_intruder: bool = column(
         "maxcos < epsilon, and sigma above rounding level of σ₁", source=_SHUTTLEWORTH
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IntruderCosineRow:
+    """One leading singular vector of a tuned matrix against one leading vector of its base.
+
+    An intruder shows as a column j without a large cosine.
+    """
+
+    TABLE: ClassVar[str] = "intruder_cosine"
+
+    matrix_id: int = column("tuned matrix the row belongs to")
+    side: str = column("left (output space) or right (input space) singular vectors")
+    i: int = column("rank of the base vector, 1-based, at most k")
+    j: int = column("rank of the tuned vector, 1-based, at most k")
+    cosine: float = column(
+        "|cosine| of the two",
+        source=f"{_SHUTTLEWORTH}, matrices of cosines",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IntruderTrackRow:
+    """One leading singular vector at a step of a run, and what it was at the step before.
+
+    Steps whose status is not ok have no rows and are passed over, and so has the first step.
+    """
+
+    TABLE: ClassVar[str] = "intruder_track"
+
+    matrix_id: int = column("tuned matrix at this step")
+    side: str = column("left (output space) or right (input space) singular vectors")
+    j: int = column("rank of the vector at this step, 1-based")
+    previous_matrix_id: int = column("the same matrix at the last step before whose status is ok")
+    previous_j: int = column(
+        "rank there, 1-based, of the vector it resembles most, among the k leading ones"
+    )
+    cosine: float = column(
+        "|cosine| with that vector, the largest over the k leading vectors of the step before, "
+        "parts outside the span of the base's vectors included",
+        source=f"{_SHUTTLEWORTH}, figure 5, by vectors instead of ranks",
+    )
+    cosine_err: float = column(
+        "bound on the error of that largest |cosine|, from the angle errors of the vectors at both "
+        "steps",
+        source="Davis & Kahan 1970; Wedin 1972",
     )

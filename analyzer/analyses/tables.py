@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from analyzer.analyses.gradient_sources import KINDS
 from analyzer.analyses.rows_emergence import EMERGENCE_TABLES, RUN_TABLES
-from analyzer.analyses.rows_intruders import IntruderRow, IntruderVectorRow
+from analyzer.analyses.rows_intruders import (
+    IntruderCosineRow,
+    IntruderRow,
+    IntruderTrackRow,
+    IntruderVectorRow,
+)
 from analyzer.analyses.rows_limits import (
     DATA_FREE_SOURCES,
     LIMITS_TABLES,
@@ -19,7 +24,7 @@ from analyzer.store.schema import CORE_TABLES, SpectrumInfoRow, SpectrumRow
 # What goes when an analysis of a matrix is run again.
 TABLES_OF: dict[str, tuple[type[Row], ...]] = {
     "tails": (SpectrumRow, SpectrumInfoRow, TailRow, WeloreRow),
-    "intruders": (IntruderRow, IntruderVectorRow),
+    "intruders": (IntruderRow, IntruderVectorRow, IntruderCosineRow, IntruderTrackRow),
     "emergence": (SpectrumRow, SpectrumInfoRow, *EMERGENCE_TABLES),
     "limits": (LoraLimitsRow,),
     "limits_measured": LIMITS_TABLES,
@@ -43,6 +48,8 @@ TABLES: tuple[type[Row], ...] = (
     WeloreRow,
     IntruderRow,
     IntruderVectorRow,
+    IntruderCosineRow,
+    IntruderTrackRow,
     *EMERGENCE_TABLES,
     *RUN_TABLES,
     *LIMITS_TABLES,

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from analyzer.analyses.judging import intruder_rows
+from analyzer.analyses.intruder_tracks import track_rows
+from analyzer.analyses.judging import intruder_rows, leading_vectors
 from analyzer.analyses.spectra import noise_floor, spectrum_info
 from analyzer.analyses.tails import tail_row
 from analyzer.errors import WorkbenchError
-from analyzer.scanning.jobs import Job, Unit
+from analyzer.scanning.jobs import Job, Unit, resting_on
 from analyzer.scanning.limits.rows import BaseLayer, limits_rows
 from analyzer.scanning.limits.units import LimitsJob, LimitsUnit
 from analyzer.scanning.matrices import (
@@ -27,6 +28,7 @@ from analyzer.scanning.matrices import (
 )
 from analyzer.scanning.nulls import Nulls
 from analyzer.scanning.options import Options
+from analyzer.scanning.steps import LastStep, vectors_of
 from analyzer.scanning.trajectories.rows import trajectory_rows
 from analyzer.scanning.trajectories.units import TrajectoryJob, TrajectoryUnit
 from analyzer.spectral import Backend, LowRankUpdate, Spectrum, svdvals
@@ -86,10 +88,13 @@ def _outcomes(job: Job, tools: Tools) -> Iterator[Outcome]:
     base = (
         BaseMatrix(job.base, tools.backend, with_vectors=judged) if job.base is not None else None
     )
+    last = LastStep(base, tools.options.k, tools.backend) if base is not None else None
     for unit in job.units:
         try:
-            yield _outcome(unit, base, tools)
+            yield _outcome(unit, base, last, tools)
         except WorkbenchError as error:
+            if last is not None:
+                last.skip(unit.entry)
             error.tensor = error.tensor or unit.entry.row.name
             yield Outcome(unit, (*_alone(unit, tools), *_done(unit)), error.status, str(error))
         except Exception as error:
@@ -134,12 +139,12 @@ def _done(unit: AnyUnit) -> tuple[DoneRow, ...]:
     return tuple(DoneRow(number, name, params) for name, params in unit.params.items())
 
 
-def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
-    entry, options = unit.entry, tools.options
+def _outcome(unit: Unit, base: BaseMatrix | None, last: LastStep | None, tools: Tools) -> Outcome:
+    entry = unit.entry
     if base is None and entry.matrix is None:
         return _update_alone(unit, tools)
     is_base = base is not None and base.entry.matrix_id == entry.matrix_id
-    if base is None or is_base:
+    if base is None or last is None or is_base:
         weight = base.weight if base is not None else read_weight(entry)
         spectrum = base.spectrum if base is not None else svdvals(weight, backend=tools.backend)
         rows = list(_described(unit, "weight", spectrum, floor_of(weight), tools))
@@ -151,13 +156,36 @@ def _outcome(unit: Unit, base: BaseMatrix | None, tools: Tools) -> Outcome:
         rows += _described(unit, "weight", weight_spectrum, tuned.weight_floor, tools)
         rows += _described(unit, "delta", tuned.delta, tuned.delta_floor, tools)
     if "intruders" in unit.params:
-        rows += intruder_rows(
-            entry.matrix_id, base.svd, tuned.update, tuned.delta.singular_values,
-            base.thresholds(options.k, options.epsilon),
-            k=options.k, epsilon=options.epsilon, backend=tools.backend,
-        )  # fmt: skip
+        unit, found = _intruders(unit, tuned, base, last, tools)
+        rows += found
     status, detail = ("zero_delta", "equal to the base") if tuned.is_zero else ("ok", None)
     return Outcome(unit, (*rows, *_done(unit)), status, detail)
+
+
+def _intruders(
+    unit: Unit, tuned: TunedMatrix, base: BaseMatrix, last: LastStep, tools: Tools
+) -> tuple[Unit, list[Row]]:
+    """Rows of a matrix against its base and the step before, and the unit with what they rest on.
+
+    A matrix that equals its base has no track: its vectors are the base's.
+    """
+    options, number, sigma = tools.options, unit.entry.matrix_id, tuned.delta.singular_values
+    top = leading_vectors(base.svd, tuned.update, sigma, options.k, backend=tools.backend)
+    rows = list(
+        intruder_rows(
+            number, base.svd, tuned.update, top, sigma,
+            base.thresholds(options.k, options.epsilon),
+            k=options.k, epsilon=options.epsilon, backend=tools.backend,
+        )
+    )  # fmt: skip
+    if tuned.is_zero:
+        last.skip(unit.entry)
+        return unit, rows
+    previous, vectors = last.before(unit.earlier), vectors_of(tuned, top)
+    last.keep(unit.entry, vectors)
+    if previous.matrix_id is not None and previous.vectors is not None:
+        rows += track_rows(number, vectors, previous.matrix_id, previous.vectors)
+    return resting_on(unit, previous.seen), rows
 
 
 def _update_alone(unit: Unit, tools: Tools) -> Outcome:

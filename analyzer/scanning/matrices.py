@@ -71,6 +71,7 @@ class BaseMatrix:
 class TunedMatrix:
     """What was tuned from a base matrix: an update in its coordinates, or a dense pair.
 
+    `factors` are P (rows, r) and Q (cols, r) of an update in the base's coordinates.
     `delta` is the spectrum of ΔW; what of it, and of the tuned weight's own spectrum, may be
     rounding of the storage are `delta_floor` and `weight_floor`.
     """
@@ -79,6 +80,7 @@ class TunedMatrix:
     delta: Spectrum
     delta_floor: float
     weight_floor: float
+    factors: tuple[FloatArray, FloatArray] | None = None
 
     @property
     def is_zero(self) -> bool:
@@ -102,7 +104,7 @@ def tuned_matrix(entry: Entry, base: BaseMatrix, backend: Backend) -> TunedMatri
         start, right = base.svd.truncated(update.minus_base_rank)
         P, Q = np.hstack([P, -start]), np.hstack([Q, right])
     delta = _product_spectrum(P, Q, backend)
-    return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor)
+    return TunedMatrix(base.svd.update(P, Q), delta, floor, base.floor, (P, Q))
 
 
 def update_alone(entry: Entry, backend: Backend) -> Spectrum:

@@ -13,7 +13,7 @@ ANALYSES = ("tails", "intruders", "emergence", "limits", "tucker", "manifold")
 # Run only when asked for, and why.
 ON_REQUEST = {"manifold": "ordering channels takes minutes a checkpoint; ask with --analyses"}
 # Raised when the meaning of an analysis' stored rows changes: older rows are computed again.
-CODE_VERSION = {"tails": 1, "intruders": 1, "emergence": 1, "limits": 1}
+CODE_VERSION = {"tails": 1, "intruders": 2, "emergence": 1, "limits": 1}
 # Options that an analysis depends on; others may change without making its rows stale.
 _DEPENDS = {
     "tails": ("full", "seed"),

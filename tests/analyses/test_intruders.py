@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analyzer.analyses.critical import DenseUpdate, critical_multipliers
 from analyzer.analyses.intruders import intruder_dimensions, judge, tuned_vectors
-from analyzer.analyses.judging import intruder_rows, thresholds
+from analyzer.analyses.judging import intruder_rows, leading_vectors, thresholds
 from analyzer.analyses.rows_intruders import IntruderRow
 from analyzer.errors import ShapeMismatch, UsageError
 from analyzer.spectral import BaseSVD, low_rank_svd
@@ -180,11 +180,12 @@ def test_an_intruder_at_one_bounds_the_critical_multiplier() -> None:
     """k = p: the law has no θ*, the search goes around s = 1."""
     W0, v = np.diag(np.arange(8.0, 0, -1)), np.full((8, 1), 8**-0.5)
     svd = BaseSVD.compute(W0)
+    update, sigma = svd.update(10 * v, v), np.array([10.0])
     rows = [
         row
         for row in intruder_rows(
-            1, svd, svd.update(10 * v, v), np.array([10.0]), thresholds(svd, 8, 0.5),
-            k=8, epsilon=0.5,
+            1, svd, update, leading_vectors(svd, update, sigma, 8), sigma,
+            thresholds(svd, 8, 0.5), k=8, epsilon=0.5,
         )
         if isinstance(row, IntruderRow)
     ]  # fmt: skip
@@ -198,10 +199,11 @@ def test_equal_matrices_have_no_intruders_whatever_the_basis() -> None:
     """An orthogonal base: every choice of singular vectors is as good as another."""
     W0 = np.linalg.qr(np.random.default_rng(4).standard_normal((64, 64)))[0]
     svd = BaseSVD.compute(W0)
+    update, sigma = DenseUpdate(W0, W0.copy()), np.zeros(64)
     rows = list(
         intruder_rows(
-            1, svd, DenseUpdate(W0, W0.copy()), np.zeros(64), thresholds(svd, 10, 0.5),
-            k=10, epsilon=0.5,
+            1, svd, update, leading_vectors(svd, update, sigma, 10), sigma,
+            thresholds(svd, 10, 0.5), k=10, epsilon=0.5,
         )
     )  # fmt: skip
     for row in rows:

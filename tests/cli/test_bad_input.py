@@ -244,7 +244,8 @@ def whole(root: Path) -> None:
     for table, key in (
         ("spectrum", "matrix_id, kind, k"), ("spectrum_info", "matrix_id, kind"),
         ("tail", "matrix_id, kind"), ("intruder", "matrix_id, side"),
-        ("intruder_vector", "matrix_id, side, j"), ("welore", "matrix_id"),
+        ("intruder_vector", "matrix_id, side, j"), ("intruder_track", "matrix_id, side, j"),
+        ("intruder_cosine", "matrix_id, side, i, j"), ("welore", "matrix_id"),
         ("grad_spectrum", "matrix_id, run, step, source, batch_id, block"),
         ("grad_overlap", "matrix_id, run, source, source_b, batch_id, step_a, step_b"),
         ("grad_cosine", "matrix_id, run, source, batch_id, step_a, step_b"),
