@@ -10,13 +10,31 @@ from analyzer.store.reading import Store
 from analyzer.views.metrics import explained, metric
 from reports.document import Report, Section
 from reports.scope import Scope
-from reports.sections import collection, intruders, problems
+from reports.sections import (
+    appendix,
+    collection,
+    emergence,
+    intruders,
+    limits,
+    manifold,
+    problems,
+    spectra,
+    tails,
+    tucker,
+)
 
 MakeSection = Callable[[Store, Scope], Section | None]
 SECTIONS: dict[str, MakeSection] = {
     "collection": collection.section,
+    "spectra": spectra.section,
     "intruders": intruders.section,
+    "tails": tails.section,
+    "emergence": emergence.section,
+    "limits": limits.section,
+    "tucker": tucker.section,
+    "manifold": manifold.section,
     "problems": problems.section,
+    "appendix": appendix.section,
 }
 
 
@@ -72,7 +90,11 @@ def _date(store: Store) -> str:
 
 
 def _glossary(sections: Sequence[Section]) -> tuple[tuple[str, str], ...]:
-    """The definitions of the metrics that the sections use, by name."""
-    names = sorted({name for section in sections for name in section.metrics})
-    found = {name: metric(name) for name in names}
-    return tuple((name, explained(column)) for name, column in found.items() if column is not None)
+    """Definitions of the metrics that the sections use (`column` or `table.column`), by name."""
+    found = {}
+    for name in {name for section in sections for name in section.metrics}:
+        table, _, column = name.rpartition(".")
+        definition = metric(column, (table,))
+        if definition is not None:
+            found[column] = explained(definition)
+    return tuple(sorted(found.items()))

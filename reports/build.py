@@ -9,7 +9,9 @@ from analyzer.errors import UsageError
 from analyzer.store.reading import Store
 from reports import style
 from reports.assemble import assemble
-from reports.document import Report
+from reports.document import Drawn, Report
+from reports.latex import check_folder, write_latex
+from reports.pdf import compiler, write_pdf
 from reports.scope import Scope
 
 Progress = Callable[[int, int], None]  # (figures drawn, of how many)
@@ -30,29 +32,30 @@ def build(
     Two runs on the same store write the same bytes. Raises UsageError, MissingExtra,
     WorkbenchError where nothing can be written; an existing report is replaced only by a whole one.
     """
-    from reports.latex import write_latex
-    from reports.pdf import write_pdf
-
     _check_target(output)
+    if latex is not None:
+        check_folder(latex)
+    compiler()
     report = assemble(store, scope, title, include)
     kinds: tuple[style.Format, ...] = ("svg", "pdf") if latex is not None else ("svg",)
     drawn = draw(report, kinds, progress)
-    write_pdf(report, {name: files["svg"] for name, files in drawn.items()}, output)
+    write_pdf(report, drawn, output)
     if latex is not None:
-        write_latex(report, {name: files["pdf"] for name, files in drawn.items()}, latex)
+        write_latex(report, drawn, latex)
     return report
 
 
 def draw(
     report: Report, kinds: Sequence[style.Format], progress: Progress | None = None
-) -> dict[str, dict[style.Format, bytes]]:
-    """Every picture of the report in the formats asked for: name → format → file."""
+) -> dict[str, Drawn]:
+    """Every picture of the report in the formats asked for, by name."""
     pictures = [picture for section in report.sections for picture in section.pictures]
-    drawn: dict[str, dict[style.Format, bytes]] = {}
+    drawn: dict[str, Drawn] = {}
     for number, picture in enumerate(pictures):
         with style.paper():
             figure = picture.draw(picture.view)
-        drawn[picture.name] = {kind: style.to_bytes(figure, kind) for kind in kinds}
+        files = {kind: style.to_bytes(figure, kind) for kind in kinds}
+        drawn[picture.name] = Drawn(figure.get_figwidth(), files)
         if progress is not None:
             progress(number + 1, len(pictures))
     return drawn

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
-from reports.style import COLUMN
+from reports.style import Format
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +70,6 @@ class Picture:
     view: View
     draw: Callable[[View], Figure]
     seen: str = ""
-    width: float = COLUMN
 
     @property
     def caption(self) -> str:
@@ -82,6 +81,14 @@ class Picture:
     @property
     def alt(self) -> str:
         return f"{self.view.title}. {self.caption}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture as files, and the width in inches at which its letters are 8 pt."""
+
+    width: float
+    files: Mapping[Format, bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from analyzer.errors import UsageError, WorkbenchError
-from reports.document import Picture, Report, Section, Table
+from reports.document import Drawn, Picture, Report, Section, Table
 from reports.escape import latex
 
 MARKER = "provenance.json"  # in a folder that a report made
@@ -35,18 +35,13 @@ _MAIN = r"""\documentclass[10pt,a4paper]{article}
 """
 
 
-def write_latex(report: Report, figures: Mapping[str, bytes], folder: Path) -> None:
-    """Write the tree of `report` with `figures` (name → PDF) into `folder`.
+def write_latex(report: Report, figures: Mapping[str, Drawn], folder: Path) -> None:
+    """Write the tree of `report` with `figures` (PDF, by name) into `folder`.
 
-    A folder of an earlier report is replaced; one that holds something else is refused
-    (UsageError). Raises WorkbenchError where nothing can be written.
+    What an earlier report left there is replaced. Raises UsageError as `check_folder`,
+    WorkbenchError where nothing can be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError("is a file", path=folder, hint="name a folder for --latex")
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
-        raise UsageError(
-            "the folder holds something else", path=folder, hint="name an empty or new folder"
-        )
+    check_folder(folder)
     try:
         for part in ("tables", "figures", "data"):
             shutil.rmtree(folder / part, ignore_errors=True)
@@ -59,19 +54,29 @@ def write_latex(report: Report, figures: Mapping[str, bytes], folder: Path) -> N
         ) from None
 
 
-def tree(report: Report, figures: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    """Every file of the tree: its name and content."""
+def check_folder(folder: Path) -> None:
+    """Raises UsageError for a file, and for a folder that holds something else than a report."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("is a file", path=folder, hint="name a folder for --latex")
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise UsageError(
+            "the folder holds something else", path=folder, hint="name an empty or new folder"
+        )
+
+
+def tree(report: Report, figures: Mapping[str, Drawn]) -> Iterator[tuple[str, bytes]]:
+    """Every file of the tree, the one that marks the folder as ours first: name and content."""
+    yield MARKER, (json.dumps(report.provenance, indent=1, ensure_ascii=False) + "\n").encode()
     for section in report.sections:
         for table in section.tables:
             yield f"tables/{table.name}.tex", table_tex(table).encode()
             yield f"data/{table.name}.csv", table.view.csv()
         for picture in section.pictures:
-            yield f"figures/{picture.name}.pdf", figures[picture.name]
+            yield f"figures/{picture.name}.pdf", figures[picture.name].files["pdf"]
             yield f"data/{picture.name}.csv", picture.view.csv()
     yield "macros.tex", macros_tex(report).encode()
     yield "references.bib", files("reports").joinpath("references.bib").read_bytes()
-    yield "main.tex", main_tex(report).encode()
-    yield MARKER, (json.dumps(report.provenance, indent=1, ensure_ascii=False) + "\n").encode()
+    yield "main.tex", main_tex(report, figures).encode()
 
 
 def table_tex(table: Table) -> str:
@@ -106,11 +111,11 @@ def macros_tex(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main_tex(report: Report) -> str:
+def main_tex(report: Report, figures: Mapping[str, Drawn]) -> str:
     """A document that shows everything in the tree."""
     body = [r"\begin{itemize}", *(rf"\item {latex(f)}" for f in report.findings), r"\end{itemize}"]
     for section in report.sections:
-        body += _section(section)
+        body += _section(section, figures)
     return _MAIN % {
         "title": latex(report.title),
         "date": report.date[:10],
@@ -118,7 +123,7 @@ def main_tex(report: Report) -> str:
     }
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, figures: Mapping[str, Drawn]) -> Iterator[str]:
     yield rf"\section{{{latex(section.title)}}}"
     for paragraph in section.paragraphs:
         cites = rf"~\cite{{{','.join(paragraph.cites)}}}" if paragraph.cites else ""
@@ -128,15 +133,16 @@ def _section(section: Section) -> Iterator[str]:
         yield latex(equation.symbols) + "\n"
     for table in section.tables:
         yield rf"\input{{tables/{table.name}}}"
-    yield from map(_figure, section.pictures)
+    for picture in section.pictures:
+        yield _figure(picture, figures[picture.name].width)
     yield r"\clearpage"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Picture, width: float) -> str:
     return "\n".join(
         (
             r"\begin{figure}[htbp]\centering",
-            rf"\includegraphics[width={picture.width}in]{{figures/{picture.name}.pdf}}",
+            rf"\includegraphics[width={width:g}in]{{figures/{picture.name}.pdf}}",
             rf"\caption{{{_caption(picture.view.title, picture.caption)}}}"
             rf"\label{{fig:{picture.name}}}",
             r"\end{figure}",

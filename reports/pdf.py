@@ -12,24 +12,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from analyzer.errors import MissingExtra, WorkbenchError
-from reports.document import Picture, Report, Section, Table
+from reports.document import Drawn, Picture, Report, Section, Table
 
 MOST_ROWS = 500  # of a printed table; all rows are in the CSV
 
 
-def write_pdf(report: Report, figures: Mapping[str, bytes], output: Path) -> None:
-    """Typeset `report` with `figures` (name → SVG) into `output`; the same input, the same bytes.
+def write_pdf(report: Report, figures: Mapping[str, Drawn], output: Path) -> None:
+    """Typeset `report` with `figures` (SVG, by name) into `output`; the same input, the same bytes.
 
     Raises MissingExtra without the `typst` package, WorkbenchError when the file cannot be written.
     """
-    compile = _compiler()
+    compile = compiler()
     with TemporaryDirectory(prefix="analyzer-report-") as name:
         folder = Path(name)
         for resource in ("template.typ", "references.bib"):
             (folder / resource).write_bytes(files("reports").joinpath(resource).read_bytes())
-        for stem, svg in figures.items():
-            (folder / f"{stem}.svg").write_bytes(svg)
-        data = json.dumps(as_data(report), ensure_ascii=False)
+        for stem, drawn in figures.items():
+            (folder / f"{stem}.svg").write_bytes(drawn.files["svg"])
+        widths = {stem: drawn.width for stem, drawn in figures.items()}
+        data = json.dumps(as_data(report, widths), ensure_ascii=False)
         (folder / "document.json").write_text(data, encoding="utf-8")
         made = folder / "report.pdf"
         compile(
@@ -48,27 +49,27 @@ def write_pdf(report: Report, figures: Mapping[str, bytes], output: Path) -> Non
             ) from None
 
 
-def as_data(report: Report) -> dict[str, Any]:
-    """The report as the template reads it: strings, numbers and lists only."""
+def as_data(report: Report, widths: Mapping[str, float]) -> dict[str, Any]:
+    """The report as the template reads it; `widths` in inches of the figures by name."""
     return {
         "title": report.title,
         "subtitle": f"Data of {report.date[:10]} (UTC)",
         "date": report.date,
         "findings": report.findings,
-        "sections": [_section(section) for section in report.sections],
+        "sections": [_section(section, widths) for section in report.sections],
         "glossary": [list(entry) for entry in report.glossary],
         "cited": bool(report.cites),
         "provenance": [[name, value] for name, value in report.provenance.items()],
     }
 
 
-def _section(section: Section) -> dict[str, Any]:
+def _section(section: Section, widths: Mapping[str, float]) -> dict[str, Any]:
     return {
         "title": section.title,
         "paragraphs": [{"text": p.text, "cites": list(p.cites)} for p in section.paragraphs],
         "equations": [{"typst": e.typst, "symbols": e.symbols} for e in section.equations],
         "tables": [_table(table) for table in section.tables],
-        "pictures": [_picture(picture) for picture in section.pictures],
+        "pictures": [_picture(p, widths[p.name]) for p in section.pictures],
     }
 
 
@@ -85,17 +86,18 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _picture(picture: Picture) -> dict[str, Any]:
+def _picture(picture: Picture, width: float) -> dict[str, Any]:
     return {
         "file": f"{picture.name}.svg",
         "title": picture.view.title,
         "caption": picture.caption,
         "alt": picture.alt,
-        "width": picture.width,
+        "width": width,
     }
 
 
-def _compiler() -> Callable[..., Any]:
+def compiler() -> Callable[..., Any]:
+    """Typst's compile function. Raises MissingExtra without the package."""
     try:
         from typst import compile
     except ImportError:

@@ -27,6 +27,7 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     """
     from analyzer.cli.browse import show_emergence, show_limits
     from analyzer.cli.output import emit
+    from analyzer.cli.report import write_report
     from analyzer.cli.scan import run_scan
     from analyzer.cli.tables import UPDATE_NOTE, for_people, layer_rows, resolve, update_summary
     from analyzer.demo import ACTIVATIONS, make_demo
@@ -54,5 +55,8 @@ def demo(folder: Path, steps: int, seed: int) -> int:
     show_emergence(store, resolve(store, "base"), as_json=False, as_csv=False)
     click.echo()
     show_limits(store, resolve(store, "lora-r8"), as_json=False, as_csv=False)
-    click.echo(f"more: analyzer show lora-r8 --db {folder / 'analyzer.duckdb'}", err=True)
+    click.echo()
+    write_report(store, folder / "report.pdf")
+    for more in ("show lora-r8", "dashboard"):
+        click.echo(f"more: analyzer {more} --db {store.db}", err=True)
     return code
