@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from analyzer.errors import StoreLocked
-from analyzer.store.reading import Store, connect
+from analyzer.store.reading import Store, default_store
 from analyzer.views.view import View
 
 Version = tuple[int, ...]
@@ -28,11 +28,11 @@ class _Kept:
 def store() -> Store:
     """The store named on the command line (`--db FILE`), else ``$ANALYZER_DB``, else the default.
 
-    Raises StoreError where there is none. No widget or address can name another file.
+    No widget or address can name another file. It is not opened here: a scan may be writing.
     """
     arguments = sys.argv[1:]
     named = arguments[arguments.index("--db") + 1] if "--db" in arguments[:-1] else None
-    return connect(named)
+    return Store(default_store(named))
 
 
 def version(db: Path) -> Version:

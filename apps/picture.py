@@ -41,11 +41,12 @@ def picture(
 
 def about(view: View, figure: Draw | None, *, key: str) -> None:
     """The line below a picture or table: parameters, method and source, and the downloads."""
-    left, right = st.columns([5, 1], vertical_alignment="top")
-    with left:
-        st.caption(literal(" · ".join(p for p in (view.facts(), view.method, view.source) if p)))
-    with right.popover("Save", icon=":material/download:"):
-        files(view, figure, key=key)
+    with st.container(horizontal=True, vertical_alignment="top"):
+        with st.container(width="stretch"):
+            words = " · ".join(p for p in (view.facts(), view.method, view.source) if p)
+            st.caption(literal(words))
+        with st.popover("Save", icon=":material/download:", width="content"):
+            files(view, figure, key=key)
 
 
 def files(view: View, figure: Draw | None, *, key: str) -> None:

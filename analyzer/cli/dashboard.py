@@ -15,7 +15,9 @@ _FLAGS = {
     "server.fileWatcherType": "none",
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "type",
-    "theme.primaryColor": "#0072B2",
+    # not theme.primaryColor, which would fix the light theme whatever the system prefers
+    "theme.light.primaryColor": "#0072B2",
+    "theme.dark.primaryColor": "#56B4E9",
 }
 _HOSTS = ("localhost", "127.0.0.1")
 

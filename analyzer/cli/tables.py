@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.views.verdicts import intruder_verdict, tail_verdict
+
 if TYPE_CHECKING:
     from analyzer.store.reading import Store
 
@@ -25,20 +27,11 @@ ALONE_NOTE = (
     "The updates alone: what they mean to the weights needs the base (`analyzer scan --base`). "
     "rank: singular values of ΔW above rounding."
 )
-NEAR = 1.5  # a critical multiplier below this is worth a word
 PAIR_NOTE = "Both checkpoints' own numbers side by side; neither was scanned as the other's base."
-TUNED_WORDS = {"zero_delta": "equal to the base", "new_module": "new, not in the base"}
 ALONE_WORDS = {
     "ok": "", "zero_delta": "the update is zero", "new_module": "a whole weight, not an update",
     "no_base": "depends on the base",
 }  # fmt: skip
-PHASE_WORDS = {
-    "random_like": "random noise, no tail",
-    "bulk_spikes": "noise and spikes, no tail",
-    "heavy_tailed": "heavy tail",
-    "bulk_decay": "no clear power law",
-    "rank_collapse": "rank collapsed",
-}
 
 
 def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
@@ -186,32 +179,6 @@ def _pair(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
         for side, row in (("a", a), ("b", b))
     }
     return place | numbers | {"intervals_apart": apart}
-
-
-def intruder_verdict(row: dict[str, Any]) -> str:
-    """A matrix's intruder numbers in words."""
-    if row["status"] in TUNED_WORDS:
-        return TUNED_WORDS[row["status"]]
-    if row["status"] != "ok":
-        return row["status"].replace("_", " ")
-    if row["n_intruders"] is None:
-        return "not compared"
-    if row["n_uncertain"]:
-        return f"{row['n_intruders']} new, {row['n_uncertain']} undecided"
-    if row["n_intruders"]:
-        return f"{row['n_intruders']} of {row['k']} are new"
-    if row["critical_multiplier"] is not None and row["critical_multiplier"] < NEAR:
-        return f"none; 1 at {row['critical_multiplier']:.2f} × ΔW"
-    return "none"
-
-
-def tail_verdict(row: dict[str, Any]) -> str:
-    """A matrix's tail in words."""
-    if row["status"] not in ("ok", *TUNED_WORDS):
-        return row["status"].replace("_", " ")
-    if row["tail_status"] not in (None, "ok"):
-        return row["tail_status"].replace("_", " ")
-    return PHASE_WORDS.get(row["phase"], "undecided")
 
 
 def resolve(store: Store, name: str) -> dict[str, Any]:

@@ -61,7 +61,11 @@ def connect(db: str | Path | None = None) -> Store:
 
     Raises StoreError when there is no such file.
     """
-    path = Path(db or os.environ.get("ANALYZER_DB") or "analyzer.duckdb")
-    store = Store(path)
-    with reader(path):
+    store = Store(default_store(db))
+    with reader(store.db):
         return store
+
+
+def default_store(db: str | Path | None = None) -> Path:
+    """`db`, else ``$ANALYZER_DB``, else ``./analyzer.duckdb``."""
+    return Path(db or os.environ.get("ANALYZER_DB") or "analyzer.duckdb")

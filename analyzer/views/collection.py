@@ -70,6 +70,11 @@ def runs(store: Store) -> list[str]:
     return _names(store, "SELECT DISTINCT run FROM checkpoint WHERE run IS NOT NULL ORDER BY run")
 
 
+def roles(store: Store) -> list[str]:
+    """Roles of the store's matrices."""
+    return _names(store, "SELECT DISTINCT role FROM matrix ORDER BY role")
+
+
 def matrix_names(store: Store, checkpoint: str) -> list[str]:
     """Names of a checkpoint's analysed matrices, by place."""
     return _names(
@@ -93,6 +98,25 @@ def base_of(store: Store, checkpoint: str) -> str | None:
         checkpoint,
     )
     return found[0] if found else None
+
+
+def pairing(store: Store) -> View:
+    """One row a run or single checkpoint: `base` ← `tuned`, `kind`, `steps` and their ends."""
+    table = store.sql(
+        """
+        SELECT b.name AS base, coalesce(c.run, c.name) AS tuned, c.kind,
+               count(c.step) AS steps, min(c.step) AS first_step, max(c.step) AS last_step
+        FROM checkpoint c LEFT JOIN checkpoint b ON b.checkpoint_id = c.base_checkpoint_id
+        WHERE c.kind <> 'base'
+        GROUP BY b.name, coalesce(c.run, c.name), c.kind ORDER BY base, tuned
+        """
+    )
+    return View(
+        "pairing",
+        "What was tuned from what",
+        table,
+        "A run is a trajectory of checkpoint-N or step-N folders; no base: compared with none.",
+    )
 
 
 def scans(store: Store) -> View:

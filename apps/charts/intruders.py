@@ -1,28 +1,63 @@
-"""Charts of intruder dimensions."""
+"""Charts of intruder dimensions: counts against ε and against k."""
 
 from __future__ import annotations
 
 import altair as alt
 
 from analyzer.views.view import View
+from apps.charts.data import inline
 from reports import style
 
+Layers = alt.LayerChart | alt.FacetChart  # what alt.layer may return
 
-def count_against_epsilon(view: View, epsilon: float) -> alt.LayerChart:
+
+def count_against_epsilon(view: View, epsilon: float) -> Layers:
     """One line a checkpoint, and a rule at the ε of the slider."""
+    x = alt.X("epsilon:Q", title="threshold ε", scale=alt.Scale(domain=[0, 1]))
+    return _count_lines(view, "epsilon", x, epsilon)
+
+
+def count_against_k(view: View, k: int) -> Layers:
+    """One line a checkpoint, and a rule at the k of the slider."""
+    x = alt.X(
+        "k:Q", title="leading vectors k",
+        axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False),
+    )  # fmt: skip
+    return _count_lines(view, "k", x, k)
+
+
+def _count_lines(view: View, name: str, x: alt.X, at: float) -> Layers:
     lines = (
-        alt.Chart(alt.Data(values=view.rows()))
+        alt.Chart(inline(view.rows()))
         .mark_line(point=True)
         .encode(
-            x=alt.X("epsilon:Q", title="threshold ε", scale=alt.Scale(domain=[0, 1])),
-            y=alt.Y("n_intruders:Q", title="intruder dimensions"),
-            color=alt.Color("checkpoint:N", scale=alt.Scale(range=list(style.SERIES))),
-            tooltip=["checkpoint:N", "epsilon:Q", "n_intruders:Q", "n_judged:Q"],
+            x=x,
+            y=alt.Y("n_intruders:Q", title="intruder dimensions", axis=alt.Axis(tickMinStep=1)),
+            color=checkpoint_colour(view),
+            tooltip=[
+                alt.Tooltip("checkpoint:N"), alt.Tooltip(f"{name}:Q"),
+                alt.Tooltip("n_intruders:Q", title="intruders"),
+                alt.Tooltip("n_judged:Q", title="vectors judged"),
+            ],
         )
-    )
+    )  # fmt: skip
     rule = (
-        alt.Chart(alt.Data(values=[{"epsilon": epsilon}]))
+        alt.Chart(inline([{name: at}]))
         .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(x="epsilon:Q")
+        .encode(x=f"{name}:Q")
     )
-    return alt.layer(lines, rule).properties(height=300)
+    return alt.layer(lines, rule).properties(height=360)
+
+
+def checkpoint_colour(view: View) -> alt.Color:
+    """A colour a checkpoint, in the order of the view; the legend below, where names have room."""
+    names = list(dict.fromkeys(view.column("checkpoint")))
+    return alt.Color(
+        "checkpoint:N", title=None,
+        scale=alt.Scale(
+            domain=names, range=[style.SERIES[n % len(style.SERIES)] for n in range(len(names))]
+        ),
+        legend=alt.Legend(
+            orient="bottom", columns=2, labelLimit=260, symbolLimit=24, symbolOpacity=1
+        ),
+    )  # fmt: skip
