@@ -26,7 +26,7 @@ class Projection:
 
     update: Array  # P
     rank: int  # r: size of the leading block that is removed
-    degenerate: bool  # the removed diagonal depends on an arbitrary choice of singular vectors
+    degenerate: bool  # what is removed depends on an arbitrary choice of singular vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,9 @@ def project(merged: ArrayLike, new: ArrayLike, alpha: float = 0.5) -> Projection
 
     Both (m, n), p = min(m, n), Δ_m = U S Vᵀ; r is the first index, from 0, at which the running sum
     of singular values exceeds alpha of their total. Equal to removing the same entries from UᵀΔ_t V
-    with full bases, none of which beyond p is touched. Raises ValueError unless 0 ≤ alpha < 1.
+    with full bases, none of which beyond p is touched. `degenerate`: from r on there are equal
+    values, two that are zero to rounding, or, where m ≠ n, one: the null space on the longer side
+    then has more than one direction. Raises ValueError unless 0 ≤ alpha < 1.
     """
     if not 0.0 <= alpha < 1.0:
         raise ValueError(f"alpha must lie in [0, 1), got {alpha}")
@@ -95,11 +97,10 @@ def project(merged: ArrayLike, new: ArrayLike, alpha: float = 0.5) -> Projection
     removed[:r, :r] = U[:, :r].T @ update @ Vt[:r].T
     # two equal values inside the removed block span a plane that is removed as a whole
     gaps = (s[:-1] - s[1:]) <= _DEGENERATE_GAP * s[:-1]
-    return Projection(
-        update=update - U @ removed @ Vt,
-        rank=r,
-        degenerate=bool(np.any(gaps[max(r - 1, 0) :])),
-    )
+    m, n = old.shape
+    n_null = int(np.sum(s <= s[0] * max(m, n) * np.finfo(np.float64).eps))
+    turns = bool(np.any(gaps[max(r - 1, 0) :])) or n_null > (1 if m == n else 0)
+    return Projection(update - U @ removed @ Vt, r, degenerate=turns and bool(update.any()))
 
 
 def _norm(tensors: Mapping[str, Array]) -> float:

@@ -87,6 +87,49 @@ def test_equal_singular_values_are_flagged_only_where_they_matter():
     np.testing.assert_allclose(result.update, turned @ G @ turned.T, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "rank", "flagged"),
+    [
+        (6, 6, 6, False),
+        (6, 6, 5, False),  # one null direction on either side: determined up to sign
+        (6, 6, 4, True),
+        (6, 6, 1, True),
+        (7, 4, 4, False),
+        (7, 4, 3, True),  # four null directions on the left, of which the thin basis holds one
+        (4, 7, 3, True),
+    ],
+)
+def test_sums_of_low_rank_are_flagged_where_the_null_space_may_turn(m, n, rank, flagged):
+    """Rounding gives null singular values that are neither zero nor equal."""
+    rng = np.random.default_rng(2)
+    low = sum(np.outer(rng.standard_normal(m), rng.standard_normal(n)) for _ in range(rank))
+    new = rng.standard_normal((m, n))
+    found = project(low, new, 0.5)
+    assert found.degenerate == flagged
+
+    U, s, Vt = np.linalg.svd(low)
+    turns = [np.linalg.qr(rng.standard_normal((k - rank, k - rank)))[0] for k in (m, n)]
+    U[:, rank:], Vt[rank:] = U[:, rank:] @ turns[0], turns[1] @ Vt[rank:]
+    S = np.zeros((m, n))
+    np.fill_diagonal(S, s)
+    np.testing.assert_allclose(U @ S @ Vt, low, atol=1e-12)  # another decomposition of the same
+    r = found.rank
+    G = U.T @ new @ Vt.T
+    np.fill_diagonal(G, 0.0)
+    G[:r, :r] = 0.0
+    assert np.allclose(U @ G @ Vt, found.update, atol=1e-10) != flagged
+
+
+def test_flags_of_a_step_are_those_of_its_projections():
+    rng = np.random.default_rng(3)
+    update = rng.standard_normal((5, 5))
+    low = np.outer(update[0], update[1])
+    flagged = step(start({"low": low, "full": update}), {"low": update, "full": low})
+    assert flagged.degenerate == ("low",)
+    nothing = {"low": np.zeros((5, 5)), "full": low}
+    assert step(start({"low": low, "full": update}), nothing).degenerate == ()
+
+
 def test_extremes_and_bad_input():
     np.testing.assert_array_equal(
         project(np.zeros((3, 2)), np.ones((3, 2))).update, np.ones((3, 2))

@@ -35,6 +35,7 @@ from theory.resampling.fit_errors import svd_rank_for
 
 Array = NDArray[np.float64]
 Basis = Literal["dct", "area", "linear", "cubic"]
+Sites = Sequence[tuple[Site, PermutationGroup]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class TensorFit:
     """
 
     tensor: str
-    basis: Basis
+    basis: Basis | Literal["inr"]
     permuted: bool
     weights: int
     stored: int
@@ -83,9 +84,35 @@ def fit_manifold(
     """
     if not 0.0 < budget <= 1.0:
         raise UsageError(f"budget = {budget} must lie in (0, 1]: stored numbers per weight")
+    for tensor, sites in grouped_matrices(checkpoint, groups, orders):
+        pair = stored_and_ordered(checkpoint.read, tensor, sites, orders)
+        yield _fit_tensor(tensor, sites, pair, basis, budget)
+
+
+def fit_by_cosines(
+    tensor: str, sites: Sites, pair: tuple[Array, Array], budget: float
+) -> TensorFit:
+    """The ``dct`` fit of one tensor, as stored and in order (`stored_and_ordered`)."""
+    return _fit_tensor(tensor, sites, pair, "dct", budget)
+
+
+def _fit_tensor(
+    tensor: str, sites: Sites, pair: tuple[Array, Array], basis: Basis, budget: float
+) -> TensorFit:
+    W, moved = pair
+    fitted, count = _fitted(moved, sites, basis, budget)
+    unpermuted = fitted if moved is W else _fitted(W, sites, basis, budget)[0]
+    return with_errors(tensor, basis, pair, fitted, unpermuted, count)
+
+
+def grouped_matrices(
+    checkpoint: Checkpoint, groups: Sequence[PermutationGroup], orders: Mapping[str, ArrayLike]
+) -> Iterator[tuple[str, Sites]]:
+    """Names of the tensors of more than one axis that hold units, in file order, tied ones once,
+    and where they do. Raises UsageError for an order that fits no group."""
     if unknown := set(orders) - {group.name for group in groups}:
         raise UsageError(f"no group is named {min(unknown)!r}")
-    sites: defaultdict[str, list[tuple[Site, PermutationGroup]]] = defaultdict(list)
+    found: defaultdict[str, list[tuple[Site, PermutationGroup]]] = defaultdict(list)
     for group in groups:
         if group.name in orders:
             order = np.asarray(orders[group.name])
@@ -93,32 +120,39 @@ def fit_manifold(
                 raise UsageError(f"the order of {group.name} is no permutation of {group.size}")
         for site in group.sites:
             if site.tied_to is None:
-                sites[site.tensor].append((site, group))
+                found[site.tensor].append((site, group))
     for tensor in checkpoint.tensors():
-        if tensor.name in sites and len(tensor.shape) > 1:
-            yield _fit_tensor(
-                checkpoint.read, tensor.name, sites[tensor.name], orders, basis, budget
-            )
+        if tensor.name in found and len(tensor.shape) > 1:
+            yield tensor.name, found[tensor.name]
 
 
-def _fit_tensor(
-    read: Read,
-    name: str,
-    sites: Sequence[tuple[Site, PermutationGroup]],
-    orders: Mapping[str, ArrayLike],
-    basis: Basis,
-    budget: float,
-) -> TensorFit:
+def stored_and_ordered(
+    read: Read, name: str, sites: Sites, orders: Mapping[str, ArrayLike]
+) -> tuple[Array, Array]:
+    """A tensor in float64 as it is stored and with its units in order; one array if no group of it
+    has an order. Raises NonFinite and QuantUnknown naming the tensor."""
     stored = read(name)
     W = np.asarray(numbers_of(stored, name), dtype=np.float64)
     ordered = stored
     for site, group in sorted(sites, key=lambda pair: pair[1].parent is None):
         if group.name in orders:
             ordered = reorder(ordered, site, orders[group.name])
-    permuted = ordered is not stored
-    moved = np.asarray(numbers_of(ordered, name), dtype=np.float64) if permuted else W
-    fitted, count = _fitted(moved, sites, basis, budget)
-    unpermuted = _fitted(W, sites, basis, budget)[0] if permuted else fitted
+    if ordered is stored:
+        return W, W
+    return W, np.asarray(numbers_of(ordered, name), dtype=np.float64)
+
+
+def with_errors(
+    name: str,
+    basis: Basis | Literal["inr"],
+    pair: tuple[Array, Array],
+    fitted: Array,
+    unpermuted: Array,
+    count: int,
+) -> TensorFit:
+    """The errors of `fitted` to the ordered tensor of `pair` and of `unpermuted` to the stored
+    one, with `count` stored numbers each."""
+    W, moved = pair
     exact, approx = _matrices(moved), _matrices(fitted)
     s, s_fit = (
         np.array([svdvals(X, method="gram").singular_values for X in each])
@@ -133,7 +167,7 @@ def _fit_tensor(
     return TensorFit(
         tensor=name,
         basis=basis,
-        permuted=permuted,
+        permuted=moved is not W,
         weights=W.size,
         stored=count,
         rel_fro=relative(moved - fitted),
@@ -145,9 +179,7 @@ def _fit_tensor(
     )
 
 
-def _fitted(
-    W: Array, sites: Sequence[tuple[Site, PermutationGroup]], basis: Basis, budget: float
-) -> tuple[Array, int]:
+def _fitted(W: Array, sites: Sites, basis: Basis, budget: float) -> tuple[Array, int]:
     """The fit at the tensor's own widths, and how many numbers it stores."""
     smooth = [(s, g.size) for s, g in sites if g.kind != "query_heads" and g.size > 1]
     stacked = sorted({s.index for s, _ in smooth if s.index is not None})

@@ -14,13 +14,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyzer.checkpoints.checkpoint import Checkpoint
 from analyzer.checkpoints.parameters import count_parameters
 from analyzer.checkpoints.stored import chunks
 from analyzer.checkpoints.writing import Planned, tensor_bytes, write_checkpoint
 from analyzer.errors import UsageError
+from analyzer.models.manifold.batch_norms import Statistics, renewed
 from analyzer.models.manifold.groups import PermutationGroup, permutation_groups
 from analyzer.models.manifold.operators import ALONG_ORDER, Operator
 from analyzer.models.manifold.sample_config import resized_config
@@ -82,6 +83,7 @@ def sample_checkpoint(
     smoothness: Mapping[str, GroupSmoothness] | None = None,
     allow_approximate: bool = False,
     eval_fn: Evaluate | None = None,
+    statistics_fn: Statistics | None = None,
     seed: int = 0,
 ) -> SampledCheckpoint:
     """Writes a checkpoint whose groups have the named widths to a new folder `out_dir`.
@@ -92,7 +94,9 @@ def sample_checkpoint(
     lowest loss of `eval_fn` (a state dict to ``loss`` and, if it likes, ``acc``) wins, without it
     the smallest certificate. `groups` None are those of the architecture, `smoothness` by group
     (which holds the orders) is measured where it is needed and not given. `allow_approximate`
-    permits the residual width, which norms make inexact even when it grows.
+    permits the residual width, which norms make inexact even when it grows. `statistics_fn` maps a
+    state dict to its batch norms' running statistics by name, as `batch_norm_statistics` gives them
+    for a model that holds it; they count for `eval_fn` and are what is written.
 
     Tensors keep names and dtypes; those of groups whose width does not change keep every bit.
     Raises UsageError for widths that cannot be had, before anything is written; NonFinite and
@@ -108,45 +112,68 @@ def sample_checkpoint(
     shapes = new_shapes(checkpoint, changed, sizes)
     plans = make_plans(checkpoint, changed, sizes, operator, dict(smoothness or {}), seed)
 
-    def state(plan: Plan) -> dict[str, torch.Tensor]:
+    def resampled(plan: Plan) -> dict[str, torch.Tensor]:
         return {name: new_tensor(checkpoint.read, name, changed, plan) for name in shapes}
+
+    def state(plan: Plan) -> dict[str, torch.Tensor]:
+        tensors = resampled(plan)
+        return tensors if statistics_fn is None else tensors | renewed(tensors, statistics_fn)
 
     judged = [(plan, _candidate(plan, eval_fn, state)) for plan in plans]
     judged.sort(key=lambda pair: _preference(pair[1]))
     best = judged[0][0]
+    running = {} if statistics_fn is None else renewed(resampled(best), statistics_fn)
     source, order = _identity(checkpoint), _order_hash(best)
+    metadata = {"source_sha256": source, "order_sha256": order}
+    _write(folder, checkpoint, changed, best, shapes, running, config, metadata)
     touched = {site.tensor for group in changed for site in group.sites}
-    stored = {tensor.name: tensor for tensor in checkpoint.stored}
-    write_checkpoint(
-        folder,
-        [Planned(name, stored[name].dtype, shape) for name, shape in shapes.items()],
-        lambda name: (
-            (tensor_bytes(new_tensor(checkpoint.read, name, changed, best)),)
-            if name in touched
-            else chunks(stored[name])
-        ),
-        metadata={
-            "format": "pt",
-            "method": "manifold sample",
-            "operator": best.operator,
-            "source_sha256": source,
-            "order_sha256": order,
-            "widths": json.dumps({s.group: f"{s.n}->{s.m}" for s in best.samples}),
-        },
-        config=config,
-    )
-    before = checkpoint.n_params
     after = count_parameters(replace(t, shape=shapes[t.name]) for t in checkpoint.stored)
     return SampledCheckpoint(
         path=folder,
         operator=best.operator,
         groups=best.samples,
         candidates=tuple(candidate for _, candidate in judged),
-        gamma_params=1.0 - after / before,
+        gamma_params=1.0 - after / checkpoint.n_params,
         stored_params=after,
         source_sha256=source,
         order_sha256=order,
-        warnings=(*warnings, *_warnings(best, touched)),
+        warnings=(*warnings, *_warnings(best, touched - set(running))),
+    )
+
+
+def _write(
+    folder: Path,
+    checkpoint: Checkpoint,
+    changed: Sequence[PermutationGroup],
+    plan: Plan,
+    shapes: Mapping[str, tuple[int, ...]],
+    running: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    metadata: Mapping[str, str],
+) -> None:
+    """One tensor in memory at a time; those that nothing changed as the bytes they were."""
+    touched = {site.tensor for group in changed for site in group.sites}
+    stored = {tensor.name: tensor for tensor in checkpoint.stored}
+
+    def content(name: str) -> Iterable[bytes | memoryview]:
+        if name in running:
+            return (tensor_bytes(running[name]),)
+        if name in touched:
+            return (tensor_bytes(new_tensor(checkpoint.read, name, changed, plan)),)
+        return chunks(stored[name])
+
+    write_checkpoint(
+        folder,
+        [Planned(name, stored[name].dtype, shape) for name, shape in shapes.items()],
+        content,
+        metadata={
+            "format": "pt",
+            "method": "manifold sample",
+            "operator": plan.operator,
+            **metadata,
+            "widths": json.dumps({s.group: f"{s.n}->{s.m}" for s in plan.samples}),
+        },
+        config=config,
     )
 
 

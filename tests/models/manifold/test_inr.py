@@ -379,6 +379,28 @@ def test_reconstruction_seeds_and_pieces(targets, monkeypatch):
     assert np.mean(pieces.losses[-20:]) < 0.5 * pieces.losses[0]
 
 
+def test_other_widths_are_fitted_too(targets):
+    """Without them the network says at another width what it was never asked to."""
+    torch.manual_seed(1)
+    narrow = weights_of(conv_net(3)) | {"5.bias": targets["5.bias"]}  # one set of coordinates
+    design = design_for(shapes_of(conv_net(FULL)), hidden=32, n_layers=3)
+    errors = {}
+    for others in ((), (narrow,)):
+        fit = fit_implicit(targets, others=others, design=design, steps=400, learning_rate=1e-2)
+        assert all(e is not None and e < 0.5 for e in fit.rel_fro.values())  # at full width
+        made = generate(fit.network, shapes_of(conv_net(3)))
+        errors[len(others)] = [
+            float((made[name] - w).detach().norm() / w.norm())
+            for name, w in narrow.items()
+            if name != "5.bias"
+        ]
+    assert max(errors[1]) < 0.35 and min(errors[0]) > 1.0  # worse than zeros
+    with pytest.raises(UsageError, match="names differ"):
+        fit_implicit(targets, others=[{"0.bias": targets["0.bias"]}])
+    with pytest.raises(ShapeMismatch, match=r"5\.bias"):
+        fit_implicit(targets, others=[narrow | {"5.bias": torch.zeros(3, 1)}])
+
+
 def test_divergence_and_zero_tensors_are_reported(targets):
     small = {"w": torch.full((4, 3), 1e-3), "z": torch.zeros(5)}
     fit = fit_implicit(small, steps=0, design=design_for({"w": (4, 3), "z": (5,)}, hidden=8))
@@ -459,8 +481,8 @@ def test_task_loss_is_ramped_in_and_reconstruction_can_fade(network, targets):
 def test_average_of_weights():
     mean, value = nn.Linear(2, 2), nn.Linear(2, 2)
     start = [p.detach().clone() for p in mean.parameters()]
-    update_average(mean, value, 0.995)
-    update_average(mean, value, 0.995)
+    for _ in range(2):
+        update_average(list(mean.parameters()), list(value.parameters()), 0.995)
     for old, now, new in zip(start, mean.parameters(), value.parameters(), strict=True):
         torch.testing.assert_close(now.data, 0.995**2 * old + (1 - 0.995**2) * new.data)
 

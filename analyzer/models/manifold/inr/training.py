@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from analyzer.errors import UsageError
 from analyzer.models.manifold.inr.design import Design, Shape, checked_shapes
@@ -37,8 +38,8 @@ class TrainingSettings:
 
     `weight_decay` 0 makes AdamW plain Adam, the published choice for MNIST. `ce_ramp`: share of the
     steps over which CE's weight rises from 0. `recon_decay`: share over which R's falls linearly to
-    0, a quarter in the MNIST script. `coordinate_noise` 1 can keep a network at chance that learns
-    with 0, where every layer morphs (tests/benchmarks/manifold_inr_digits.py).
+    0, a quarter in the MNIST script. `coordinate_noise`: where every layer morphs and channels are
+    few, 1 costs much accuracy (tests/benchmarks/manifold_inr_digits.py).
     `abort_at_chance`: stop when a tenth of the steps ends with CE within 1 % of ln(number of
     classes).
     """
@@ -99,6 +100,8 @@ def train_implicit(
 ) -> ImplicitTraining:
     """Train a copy of `start` on batches (x, labels), a width drawn at random for each.
 
+    `start` should have seen all `widths` (`fit_implicit` with `others`): where weights are many
+    times too large, the first steps lead to a network at chance, which may stay there.
     `model_at(width)` makes a model for the task whose parameters include all names of the design;
     it is put in eval mode, and what is not generated stays as it is. R counts at the width where
     the shapes are those of `targets`. `batches` is gone through again when exhausted. Raises
@@ -118,6 +121,8 @@ def train_implicit(
         raise UsageError(f"none of the widths {tuple(models)} has the shapes of the weights")
     network, average = copy.deepcopy(start), copy.deepcopy(start).requires_grad_(False)
     optimizer, schedule = _optimizer(network, settings)
+    parameters: list[Tensor] = list(network.parameters())
+    averages: list[Tensor] = list(average.parameters())
     drawn, noise = seeded(seed, "widths"), seeded(seed, "coordinate noise", device)
     endless, order = _cycle(batches), list(models)
     tenth = max(1, settings.steps // 10)
@@ -147,10 +152,10 @@ def train_implicit(
             break
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_value_(network.parameters(), settings.clip)
+        nn.utils.clip_grad_value_(parameters, settings.clip)
         optimizer.step()
         schedule.step()
-        update_average(average, network, settings.ema_decay)
+        update_average(averages, parameters, settings.ema_decay)
         if (step + 1) % tenth == 0:
             recent = [past.ce for past in trace[-max(1, tenth // 2) :]]
             status = "at_chance" if at_chance(recent, logits.shape[-1]) else "ok"
@@ -168,10 +173,10 @@ def train_implicit(
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+def update_average(average: list[Tensor], values: list[Tensor], decay: float) -> None:
     """θ̄ ← decay·θ̄ + (1 - decay)·θ for every parameter, in place."""
-    for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-        mean.mul_(decay).add_(value, alpha=1.0 - decay)
+    # all tensors in one call: one call a tensor takes as long as generating the weights
+    get_ema_multi_avg_fn(decay)(average, values, 1)
 
 
 def at_chance(losses: Sequence[float], n_classes: int) -> bool:
