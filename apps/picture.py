@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import altair as alt
 import streamlit as st
@@ -33,8 +33,12 @@ def picture(
     """
     st.markdown(f"**{literal(view.title)}**")
     picked = st.altair_chart(
-        chart, width="stretch", key=f"{key}-chart", on_select=on_select, alt=view.title
-    )  # pyright: ignore[reportArgumentType]
+        cast("alt.Chart", chart),  # any chart will do; Streamlit lists the kinds it knows
+        width="stretch",
+        key=f"{key}-chart",
+        on_select=cast("Literal['rerun']", on_select),
+        alt=view.title,
+    )
     about(view, figure, key=key)
     return picked
 

@@ -26,7 +26,7 @@ def table(
     shown = view.table.select([c for c in view.table.column_names if c not in HIDDEN])
     rows = min(height, 38 + 35 * max(1, shown.num_rows))
     st.markdown(f"**{literal(view.title)}**")
-    event = st.dataframe(
+    event: Any = st.dataframe(
         shown,
         hide_index=True,
         height=rows,

@@ -54,7 +54,7 @@ def draw(
     for number, picture in enumerate(pictures):
         with style.paper():
             figure = picture.draw(picture.view)
-        files = {kind: style.to_bytes(figure, kind) for kind in kinds}
+        files: dict[style.Format, bytes] = {k: style.to_bytes(figure, k) for k in kinds}
         drawn[picture.name] = Drawn(figure.get_figwidth(), files)
         if progress is not None:
             progress(number + 1, len(pictures))

@@ -56,11 +56,13 @@ _RC: dict[str, Any] = {
 def paper() -> Iterator[None]:
     """Paper style for figures drawn inside, whatever the user's matplotlib settings are."""
     import matplotlib as mpl
+    from cycler import cycler
 
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC)
-        mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=SERIES)
+        for name, value in _RC.items():
+            mpl.rcParams[name] = value  # pyright: ignore[reportArgumentType]
+        mpl.rcParams["axes.prop_cycle"] = cycler(color=SERIES)
         yield
 
 

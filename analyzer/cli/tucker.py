@@ -65,7 +65,7 @@ def tucker() -> None:
     "--center/--no-center",
     default=True,
     show_default=True,
-    help="Subtract the mean of a CSV's values first: a diagonal core needs one more rank for it.",
+    help="Add a constant to a CSV's model, learned from the mean of the values on.",
 )
 @click.option(
     "--hold-out",

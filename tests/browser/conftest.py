@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -34,8 +37,10 @@ def address(demo_db: Path) -> Iterator[str]:
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, process_group=0) as server:
         assert server.stderr is not None
-        yield _address(server.stderr)
-        os.killpg(server.pid, 15)
+        found = _address(server.stderr)
+        _wait(found)
+        yield found
+        os.killpg(server.pid, signal.SIGTERM)
 
 
 def _address(stderr: IO[str]) -> str:
@@ -43,6 +48,18 @@ def _address(stderr: IO[str]) -> str:
         if found := re.search(r"http://127\.0\.0\.1:\d+", line):
             return found.group()
     raise AssertionError("the dashboard did not start")
+
+
+def _wait(address: str) -> None:
+    """Until the server answers."""
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health").close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError("the dashboard does not answer")
 
 
 @pytest.fixture(scope="session")

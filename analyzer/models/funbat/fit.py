@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,12 +17,24 @@ from numpy.typing import ArrayLike
 from analyzer.models.funbat import checks
 from analyzer.models.funbat.checks import BadInput
 from analyzer.models.funbat.entries import Mode, make_mode
-from analyzer.models.funbat.initialise import random_start, tensorly_start
+from analyzer.models.funbat.initialise import (
+    HELD_NOISE_PRECISION,
+    NOISE_PRECISION,
+    constant_noise,
+    random_start,
+    tensorly_start,
+)
 from analyzer.models.funbat.message_passing import MessagePassing, pass_messages, published_start
 from analyzer.models.funbat.model import FunbatFit
 from analyzer.models.funbat.prediction import function_moments
 from analyzer.models.funbat.state import Posterior, Problem, all_moments, make_problem
-from analyzer.models.funbat.variational import Run, Variational, run
+from analyzer.models.funbat.variational import (
+    FINALISTS,
+    SCREENING_SWEEPS,
+    Run,
+    Variational,
+    run,
+)
 
 LONGEST_START = 0.3  # of a mode's span
 SHORTEST_START = 2.0  # median gaps between its indexes
@@ -59,9 +71,8 @@ def fit_funbat(
     a mode; `core` "diagonal" is FunBaT-CP. `lengthscales`, in user units, are where learning
     starts; by default restarts differ in them, from 0.3 of each span down. `constant` adds main
     effects and lower interactions to a full core. `noise_mode` gives every index of that mode its
-    own noise. `center` subtracts the values' mean, which the prior far from the data then returns.
-    Values that are of low rank are of a higher one once centred, and intervals of f do not include
-    that misfit: add `constant`, or do not centre.
+    own noise. `center` adds a learned constant to the model, which starts at the values' mean and
+    is what the prior returns far from the data; with `constant` the core has one.
 
     NaN values are dropped and counted. `inference` is `Variational()` unless given; of its
     restarts the one of the highest ELBO is kept. Equal seeds give equal fits. Raises BadInput (a
@@ -88,6 +99,7 @@ def fit_funbat(
         noise_mode=noise_mode,
         a0=settings.a0,
         b0=settings.b0,
+        learn_offset=center and not constant,
     )
     runs = _runs(problem, settings, given, initial, seed, progress)
     best = max(runs, key=lambda one: one.elbo_trace[-1])
@@ -98,14 +110,14 @@ def fit_funbat(
         noise=best.posterior.noise,
         noise_mode=noise_mode,
         constant=constant,
-        value_mean=mean,
+        value_mean=mean + sd * best.offset,
         value_sd=sd,
         learned_lengthscales=isinstance(settings, Variational) and settings.learn_lengthscales,
         method="variational" if isinstance(settings, Variational) else "message-passing",
         elbo_trace=best.elbo_trace,
         restart_elbos=tuple(one.elbo_trace[-1] for one in runs),
         converged=best.converged,
-        explained=_explained(problem, best.posterior),
+        explained=_explained(problem, best),
         n_observations=data.values.size,
         n_missing=data.n_missing,
         seed=seed,
@@ -121,37 +133,66 @@ def _runs(
     seed: int,
     progress: Callable[[Progress], None] | None,
 ) -> list[Run]:
-    """Every start followed to its end. Restart j of seed s draws from the stream (s, j)."""
-    runs: list[Run] = []
-    for restart in range(settings.restarts):
-        rng = np.random.default_rng([seed, restart])
-        lengthscales = [
-            _start_length(mode, length, rng if restart else None)
+    """Every start as far as it was followed. Restart j of seed s draws from the stream (s, j)."""
+    streams = [np.random.default_rng([seed, restart]) for restart in range(settings.restarts)]
+    lengthscales = [
+        [
+            _start_length(mode, length, rng if restart > 1 else None)
             for mode, length in zip(problem.modes, given, strict=True)
         ]
+        for restart, rng in enumerate(streams)
+    ]
 
-        def report(sweep: int, bound: float, restart: int = restart) -> None:
-            if progress is not None:
-                progress(Progress(restart, sweep, bound))
+    def report(restart: int) -> Callable[[int, float], None]:
+        return lambda sweep, bound: progress and progress(Progress(restart, sweep, bound))
 
-        if isinstance(settings, MessagePassing):
-            start = published_start(problem, lengthscales, rng)
-            runs.append(pass_messages(problem, start, settings, report))
-            continue
-        start = (
-            tensorly_start(problem, lengthscales, int(rng.integers(2**31)))
-            if initial == "tensorly"
-            else random_start(problem, lengthscales, rng)
-        )
-        runs.append(run(problem, start, settings, report))
+    if isinstance(settings, MessagePassing):
+        starts = [
+            published_start(problem, lengths, rng)
+            for lengths, rng in zip(lengthscales, streams, strict=True)
+        ]
+        return [pass_messages(problem, s, settings, report(j)) for j, s in enumerate(starts)]
+
+    def follow(restart: int, begun: Run, sweeps: int) -> Run:
+        held = _holds_noise(restart)
+        return run(problem, begun, settings, report(restart), sweeps=sweeps, hold_noise=held)
+
+    screened = settings.restarts > FINALISTS
+    first = min(SCREENING_SWEEPS, settings.max_sweeps) if screened else settings.max_sweeps
+    runs: list[Run] = []
+    for restart, rng in enumerate(streams):
+        start = _start(problem, lengthscales[restart], initial, rng, _holds_noise(restart))
+        runs.append(follow(restart, Run(start, (), False), first))
+    for restart in sorted(range(len(runs)), key=lambda j: -runs[j].elbo_trace[-1])[:FINALISTS]:
+        runs[restart] = follow(restart, runs[restart], settings.max_sweeps)
     return runs
+
+
+def _holds_noise(restart: int) -> bool:
+    return restart % 2 == 1
+
+
+def _start(
+    problem: Problem,
+    lengthscales: Sequence[float],
+    initial: str,
+    rng: np.random.Generator,
+    holds_noise: bool,
+) -> Posterior:
+    if initial == "tensorly":
+        start = tensorly_start(problem, lengthscales, int(rng.integers(2**31)))
+    else:
+        start = random_start(problem, lengthscales, rng)
+    precision = HELD_NOISE_PRECISION if holds_noise else NOISE_PRECISION
+    return replace(start, noise=constant_noise(problem, precision))
 
 
 def _start_length(mode: Mode, length: float | None, rng: np.random.Generator | None) -> float:
     """A starting ℓ as a share of the span; nan for labels, which have none.
 
-    Where it is not given, the first start takes 0.3, and the others one between `SHORTEST_START`
-    gaps and that, even in ln ℓ: learning moves ℓ to the nearest optimum, not to the best.
+    Where it is not given, the first two starts take 0.3, and the others one between
+    `SHORTEST_START` gaps and that, even in ln ℓ: learning moves ℓ to the nearest optimum, not to
+    the best.
     """
     if mode.kernel == "iid":
         return float("nan")
@@ -163,11 +204,12 @@ def _start_length(mode: Mode, length: float | None, rng: np.random.Generator | N
     return float(np.exp(rng.uniform(np.log(shortest), np.log(LONGEST_START))))
 
 
-def _explained(problem: Problem, posterior: Posterior) -> float:
+def _explained(problem: Problem, run: Run) -> float:
     entries = problem.entries[0]
     rows = [np.asarray(row, dtype=np.intp) for row in entries.rows]
-    mean, _ = function_moments(posterior.core, all_moments(problem, posterior), rows)
-    return 1.0 - float(((entries.values - mean) ** 2).sum() / (entries.values**2).sum())
+    mean, _ = function_moments(run.posterior.core, all_moments(problem, run.posterior), rows)
+    errors = entries.values - run.offset - mean
+    return 1.0 - float((errors**2).sum() / (entries.values**2).sum())
 
 
 def _check_choices(

@@ -22,7 +22,8 @@ from theory.kalman import matern_chain
 
 Array = NDArray[np.float64]
 
-FUNCTION_VARIANCE, CORE_VARIANCE, NOISE_PRECISION = 0.01, 1e-4, 10.0
+FUNCTION_VARIANCE, CORE_VARIANCE = 0.01, 1e-4
+NOISE_PRECISION, HELD_NOISE_PRECISION = 10.0, 100.0  # the second where it is held at first
 # A masked decomposition holds the whole grid, and passes over it in every iteration.
 LARGEST_GRID, LEAST_OBSERVED = 2_000_000, 0.05
 
@@ -95,7 +96,6 @@ def start_from(
     noise_precision: float = NOISE_PRECISION,
 ) -> Posterior:
     """Means (n, r) and W with isotropic covariances, and no messages yet."""
-    groups = problem.counts.size
     return Posterior(
         factors=tuple(
             Factor(
@@ -109,8 +109,13 @@ def start_from(
             for mean, lengthscale in zip(factors, lengthscales, strict=True)
         ),
         core=None if core is None else Core(core, core_variance * np.eye(core.size), 1.0),
-        noise=Noise(np.full(groups, noise_precision), np.ones(groups)),
+        noise=constant_noise(problem, noise_precision),
     )
+
+
+def constant_noise(problem: Problem, precision: float) -> Noise:
+    """E[τ] = `precision` in every group."""
+    return Noise(np.full(problem.counts.shape, precision), np.ones(problem.counts.shape))
 
 
 def _grid(problem: Problem, sizes: Sequence[int]) -> tuple[Array, Array]:

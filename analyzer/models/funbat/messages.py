@@ -91,6 +91,18 @@ def sum_entries(
     )
 
 
+def sum_means(
+    entries: Sorted,
+    mode: int,
+    all_moments: Sequence[Moments],
+    weights: Array | None,
+    diagonal: bool,
+) -> Array:
+    """Σ_{n at s} weight_n ⊗_{j≠k} m^j: what `Sums.linear` is of values that are all 1."""
+    add = _hadamard_sums if diagonal else _khatri_rao_sums
+    return add(entries, mode, [m.mean for m in all_moments], weights)
+
+
 def contract(sums: Sums, core: Core | None, mode: int, rank: int) -> tuple[Array, Array]:
     """Λ (n, r, r) and η (n, r) from weighted sums; `core` None is the superdiagonal of ones."""
     if core is None:

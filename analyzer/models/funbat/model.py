@@ -1,6 +1,6 @@
 """A fitted functional Tucker model: what it predicts and what it found.
 
-    y = ȳ + s_y · (W ×₁ U¹(i_1) ×₂ … ×_K U^K(i_K)) + ε
+    y = c + s_y · (W ×₁ U¹(i_1) ×₂ … ×_K U^K(i_K)) + ε
 
 Core and functions live in standardised values and are identified up to rotations that the core
 absorbs: `analyzer.models.funbat.canonical` brings them to one form for display.
@@ -45,7 +45,7 @@ class FunbatFit:
     noise: Noise
     noise_mode: int | None  # the mode whose every index has its own noise
     constant: bool  # a 1 stands before every mode's functions
-    value_mean: float
+    value_mean: float  # c: the sample mean and the learned constant; 0 for values not centred
     value_sd: float
     learned_lengthscales: bool
     method: str  # "variational" or "message-passing"

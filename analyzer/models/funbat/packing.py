@@ -21,13 +21,14 @@ def packed_size(r: int) -> int:
 
 def pack(S: Array) -> Array:
     """(…, r, r) → (…, q): the entries i ≤ j."""
-    i, j = np.triu_indices(S.shape[-1])
-    return S[..., i, j]
+    r = S.shape[-1]
+    i, j = np.triu_indices(r)
+    return S.reshape(*S.shape[:-2], r * r).take(r * i + j, axis=-1)
 
 
 def unpack(packed: Array, r: int) -> Array:
     """(…, q) → (…, r, r)."""
-    return packed[..., _positions(r)]
+    return packed.take(_positions(r), axis=-1)
 
 
 def pack_pairs(square: Array, ranks: Sequence[int]) -> Array:

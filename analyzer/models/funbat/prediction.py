@@ -25,8 +25,7 @@ class Prediction:
     mean ± 1.96 sd is meant to hold a new observation 95 times in 100. It includes the noise and
     the uncertainty of functions and core within the model; it does not include the choice of ranks,
     kernel and lengthscales, nor dependence between modes' posteriors, which mean-field inference
-    drops: `sd_function`, which has no noise to hide it, is too small where data are few. Where
-    `extrapolated`, some index lies outside the observed ones and intervals are
+    drops. Where `extrapolated`, some index lies outside the observed ones and intervals are
     optimistic.
     """
 

@@ -34,6 +34,7 @@ class Problem:
     squares: Array  # Σ y² at every index of the last mode
     a0: float  # prior of τ: shape and rate
     b0: float
+    learn_offset: bool  # whether a constant that is added to f is learned
 
     @property
     def last(self) -> int:
@@ -64,6 +65,7 @@ def make_problem(
     noise_mode: int | None,
     a0: float,
     b0: float,
+    learn_offset: bool = False,
 ) -> Problem:
     """Entries sorted for every mode; the mode that carries the noise is updated last."""
     entries = sort_entries(rows, values, [mode.grid.size for mode in modes])
@@ -81,6 +83,19 @@ def make_problem(
         squares=_sums_by(rows[last], values**2, modes[last].grid.size),
         a0=a0,
         b0=b0,
+        learn_offset=learn_offset,
+    )
+
+
+def shifted(problem: Problem, offset: float) -> Problem:
+    """The same problem for y - offset."""
+    entries = problem.entries[problem.last]
+    counts = np.diff(entries.starts)
+    sums = _sums_by(entries.rows[problem.last], entries.values, counts.size)
+    return replace(
+        problem,
+        entries=tuple(replace(e, values=e.values - offset) for e in problem.entries),
+        squares=problem.squares - 2.0 * offset * sums + offset**2 * counts,
     )
 
 

@@ -54,29 +54,75 @@ def test_units_do_not_matter(smooth_data):
     np.testing.assert_allclose(b.lengthscales, 1e3 * np.array(a.lengthscales), rtol=1e-6)
 
 
-def test_intervals_of_data_drawn_from_the_model():
-    """Pooled over draws, 95 % intervals hold new observations 95 times in 100.
+def drawn(seed, n, points=51):
+    """x, f, y of a Tucker model of rank 2, Matérn-3/2 functions, on a grid; noise sd 0.2."""
+    rng, grid = np.random.default_rng(seed), np.linspace(0, 1, points)
+    K = covariance("matern32", np.subtract.outer(grid, grid), 0.4)
+    L = np.linalg.cholesky(K + 1e-9 * np.eye(points))
+    cells = rng.integers(0, points, (n, 3))
+    U = [(L @ rng.normal(size=(points, 2)))[cells[:, k]] for k in range(3)]
+    f = np.einsum("abc,na,nb,nc->n", rng.normal(size=(2, 2, 2)), *U)
+    return grid[cells], f, f + 0.2 * rng.normal(size=n)
 
-    Those of f alone hold less: mean-field posteriors are narrow where data are few.
-    """
+
+def test_intervals_of_data_drawn_from_the_model():
+    """Pooled over 20 draws, 95 % intervals of y and of f hold 93 to 97 times in 100."""
     inside, inside_f = [], []
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        x = np.round(rng.random((900, 3)), 2)
-        grid = np.linspace(0, 1, 101)
-        L = np.linalg.cholesky(
-            covariance("matern32", np.subtract.outer(grid, grid), 0.4) + 1e-9 * np.eye(101)
-        )
-        U = [(L @ rng.normal(size=(101, 2)))[(100 * x[:, k] + 0.5).astype(int)] for k in range(3)]
-        f = np.einsum("abc,na,nb,nc->n", rng.normal(size=(2, 2, 2)), *U)
-        y = f + 0.2 * rng.normal(size=900)
-        settings = Variational(max_sweeps=30, restarts=2)
+    settings = Variational(max_sweeps=40, restarts=4)
+    for seed in range(20):
+        x, f, y = drawn(seed, 1000)
         fit = fit_funbat(x[:700], y[:700], 2, center=False, inference=settings)
         found = fit.predict(x[700:])
         inside.append(np.abs(found.mean - y[700:]) < 1.96 * found.sd)
         inside_f.append(np.abs(found.mean - f[700:]) < 1.96 * found.sd_function)
     assert 0.93 <= np.mean(inside) <= 0.97
-    assert 0.80 <= np.mean(inside_f) <= 0.97
+    assert 0.93 <= np.mean(inside_f) <= 0.97
+
+
+def test_noise_held_at_first_keeps_weak_functions():
+    """Noise that is learned from the start drowns the second functions here in every start."""
+    x, f, y = drawn(12, 1000, points=101)
+    settings = Variational(max_sweeps=40, restarts=4)
+    fit = fit_funbat(x[:700], y[:700], 2, center=False, inference=settings)
+    learned, held = fit.restart_elbos[::2], fit.restart_elbos[1::2]
+    assert max(held) > max(learned) + 100.0 and fit.elbo_trace[-1] == max(held)
+    assert 0.19 < fit.noise_sd[0] < 0.21
+    found = fit.predict(x[700:])
+    assert 0.9 < np.mean(np.abs(found.mean - f[700:]) < 1.96 * found.sd_function) < 0.98
+
+
+def test_most_starts_are_followed_for_a_while_only():
+    x, _, y = drawn(1, 300)
+    seen = []
+    settings = Variational(max_sweeps=40, restarts=5, tolerance=0.0)
+    fit = fit_funbat(x, y, 2, inference=settings, progress=seen.append)
+    sweeps = [max(p.sweep for p in seen if p.restart == j) for j in range(5)]
+    at_25 = [next(p.elbo for p in seen if (p.restart, p.sweep) == (j, 25)) for j in range(5)]
+    followed = np.argsort(at_25)[-2:]
+    assert sorted(sweeps) == [25, 25, 25, 40, 40] and all(sweeps[j] == 40 for j in followed)
+    assert fit.elbo_trace[-1] == max(fit.restart_elbos) and fit.n_sweeps == 40
+
+
+@pytest.mark.parametrize("kw", [{}, {"core": "diagonal"}], ids=["tucker", "cp"])
+def test_a_constant_is_learned(kw):
+    """Values of rank 2 and a constant: subtracting the sample mean alone would leave rank 3."""
+    x, f, y = drawn(16, 1000)
+    if kw:
+        u, v, w = (np.sin((k + 2) * x[:, k] + 1) for k in range(3))
+        f, noise = 2 * u * v * w + x[:, 0] * x[:, 1], y - f
+        y = f + noise
+    settings = Variational(max_sweeps=60, restarts=2)
+    errors = []
+    for center, constant in ((False, 0.0), (True, 40.0)):
+        fit = fit_funbat(x[:700], y[:700] + constant, 2, center=center, inference=settings, **kw)
+        assert np.diff(fit.elbo_trace).min() > -1e-8 * abs(fit.elbo_trace[-1])
+        found = fit.predict(x[700:])
+        errors.append(np.sqrt(np.mean((found.mean - constant - f[700:]) ** 2)))
+        assert 0.19 < fit.noise_sd[0] < 0.22
+        residual = y[:700] + constant - fit.predict(x[:700]).mean
+        explained = 1 - np.sum(residual**2) / np.sum((y[:700] - y[:700].mean() * center) ** 2)
+        assert fit.explained == pytest.approx(explained, abs=1e-6)
+    assert errors[1] < 1.15 * errors[0]
 
 
 def test_a_diagonal_core_is_a_sum_of_products(smooth_data):
@@ -130,7 +176,9 @@ def test_progress_and_convergence(smooth_data):
     assert {p.restart for p in seen} == {0, 1}
     assert fit.elbo_trace[-1] in [p.elbo for p in seen]
     last = np.diff(fit.elbo_trace[-5:])
-    assert (np.abs(last) < 1e-3 * np.abs(fit.elbo_trace[-4:])).all()
+    assert (np.abs(last) < 1e-3 * np.maximum(np.abs(fit.elbo_trace[-4:]), 400)).all()
+    before = np.diff(fit.elbo_trace[-6:-1])
+    assert (np.abs(before) >= 1e-3 * np.maximum(np.abs(fit.elbo_trace[-5:-1]), 400)).any()
 
 
 def test_published_message_passing(smooth_data):

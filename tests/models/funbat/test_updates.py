@@ -10,9 +10,10 @@ from scipy.stats import gamma
 
 from analyzer.models.funbat.core import Noise, core_messages
 from analyzer.models.funbat.entries import Mode
-from analyzer.models.funbat.factors import Factor
+from analyzer.models.funbat.factors import Factor, evidence
 from analyzer.models.funbat.invariance import rebalance
 from analyzer.models.funbat.messages import Core, contract
+from analyzer.models.funbat.offset import learn_offset
 from analyzer.models.funbat.prediction import function_moments
 from analyzer.models.funbat.state import (
     Posterior,
@@ -315,3 +316,35 @@ def test_the_step_of_one_mode_is_its_optimum(constant):
     for _ in range(10):
         near = (np.eye(2) + 0.03 * rng.normal(size=(2, 2))) @ step
         assert divergences(case, [near, np.eye(3)]) > best - 1e-10
+
+
+@pytest.mark.parametrize("kw", [c for c in CASES if not c.get("constant")], ids=str)
+def test_the_learned_constant_is_the_optimum_over_it_and_the_last_functions(kw):
+    """Against the bound of y - c by differences, and the posterior of messages of y - c."""
+    case = random_case(**kw)
+    k, posterior = case.problem.last, case.posterior
+    tau = np.array([entry_tau(case, n) for n in range(len(case.y))])
+
+    def of_shifted_values(c):
+        problem = make_problem(
+            case.problem.modes, case.rows, case.y - c, diagonal=case.problem.diagonal,
+            constant=False, noise_mode=kw.get("noise_mode"), a0=1e-3, b0=1e-3,
+        )  # fmt: skip
+        sums = weighted_sums(problem, all_moments(problem, posterior), k, posterior.noise)
+        return problem, contract(sums, posterior.core, k, problem.ranks[k])
+
+    def bound(c):
+        problem, messages = of_shifted_values(c)
+        return evidence(problem.modes[k], *messages)(0.5) - 0.5 * np.sum(tau * (case.y - c) ** 2)
+
+    shifted, moved, found = learn_offset(case.problem, posterior)
+    assert all(bound(found) > bound(found + step) for step in (-1e-3, 1e-3, -0.3, 0.3))
+    slope = (bound(found + 1e-4) - bound(found - 1e-4)) / 2e-4
+    assert abs(slope) < 1e-5 * abs(bound(found + 1.0) - bound(found))
+    expected, (_, eta) = of_shifted_values(found)
+    np.testing.assert_allclose(shifted.squares, expected.squares, atol=1e-11)
+    for one, two in zip(shifted.entries, expected.entries, strict=True):
+        np.testing.assert_allclose(one.values, two.values, atol=1e-12)
+    np.testing.assert_allclose(moved.factors[k].linear, eta, atol=1e-10)
+    mean, _, _ = dense_factor(expected.modes[k], moved.factors[k])
+    np.testing.assert_allclose(moved.factors[k].mean.ravel(), mean, atol=1e-9)
