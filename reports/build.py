@@ -54,7 +54,10 @@ def draw(
     for number, picture in enumerate(pictures):
         with style.paper():
             figure = picture.draw(picture.view)
-        files: dict[style.Format, bytes] = {k: style.to_bytes(figure, k) for k in kinds}
+        files: dict[style.Format, bytes] = {}
+        for kind in kinds:
+            files[kind] = style.to_bytes(figure, kind)
+            figure.set_layout_engine("none")  # laid out once is laid out for every format
         drawn[picture.name] = Drawn(figure.get_figwidth(), files)
         if progress is not None:
             progress(number + 1, len(pictures))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
+from reports.numbers import MISSING
 from reports.style import Format
 
 if TYPE_CHECKING:
@@ -52,11 +53,19 @@ class Table:
     def name(self) -> str:
         return self.view.name
 
+    @property
+    def filled(self) -> tuple[Column, ...]:
+        """The columns in which something is printed."""
+        return tuple(
+            column
+            for column in self.columns
+            if any(column.show(value) != MISSING for value in self.view.column(column.name))
+        )
+
     def cells(self) -> list[list[str]]:
-        """The printed rows."""
-        data = [self.view.column(column.name) for column in self.columns]
-        rows = zip(*data, strict=True)
-        return [[c.show(value) for c, value in zip(self.columns, row, strict=True)] for row in rows]
+        """The printed rows of the filled columns."""
+        printed = [[c.show(value) for value in self.view.column(c.name)] for c in self.filled]
+        return [list(row) for row in zip(*printed, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

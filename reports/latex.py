@@ -81,8 +81,8 @@ def tree(report: Report, figures: Mapping[str, Drawn]) -> Iterator[tuple[str, by
 
 def table_tex(table: Table) -> str:
     """A booktabs table with caption and label; `longtable` where it may need several pages."""
-    kinds = "".join("r" if column.is_number else "l" for column in table.columns)
-    head = " & ".join(latex(column.heading) for column in table.columns) + r" \\"
+    kinds = "".join("r" if column.is_number else "l" for column in table.filled)
+    head = " & ".join(latex(column.heading) for column in table.filled) + r" \\"
     rows = [" & ".join(map(latex, row)) + r" \\" for row in table.cells()[:MOST_ROWS]]
     caption = rf"\caption{{{_caption(table.view.title, table.caption)}}}\label{{tab:{table.name}}}"
     if len(rows) > ONE_PAGE:

@@ -13,6 +13,11 @@ def text(value: Any) -> str:
     return MISSING if value is None else str(value)
 
 
+def without_weight(value: Any) -> str:
+    """A tensor's name without the `.weight` that nearly all of them end with."""
+    return text(value).removesuffix(".weight")
+
+
 def whole(value: Any) -> str:
     """12,345; – for nothing."""
     return MISSING if value is None else f"{int(value):,}"

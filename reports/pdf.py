@@ -78,8 +78,8 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "title": table.view.title,
         "caption": table.caption,
-        "headings": [column.heading for column in table.columns],
-        "numeric": [column.is_number for column in table.columns],
+        "headings": [column.heading for column in table.filled],
+        "numeric": [column.is_number for column in table.filled],
         "rows": rows[:MOST_ROWS],
         "omitted": max(0, len(rows) - MOST_ROWS),
         "csv": f"data/{table.name}.csv (--latex)",

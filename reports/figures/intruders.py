@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
+LEGEND_ROW = 0.15  # inches
+
 
 def count_against_epsilon(view: View) -> Figure:
     """One line a checkpoint: intruders against ε."""
@@ -55,8 +57,13 @@ def line_style(n: int, name: str, points: int) -> dict[str, Any]:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend under the axes, where it covers no data; none where nothing was drawn."""
+    """The legend under the axes, where it covers no data; none where nothing was drawn.
+
+    The figure grows by the rows beyond the second, so that the axes keep their height.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 1 if max(map(len, labels)) > 24 else 2
+        rows = -(-len(labels) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))
         figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.6)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from analyzer.store.reading import Store
 from analyzer.views.every_matrix import every_matrix
 from reports.document import Column, Section, Table
-from reports.numbers import number, text, whole
+from reports.numbers import number, text, whole, without_weight
 from reports.scope import Scope
 
 _COLUMNS = (
     Column("checkpoint", "checkpoint", text, is_number=False),
-    Column("matrix", "matrix", text, is_number=False),
+    Column("matrix", "matrix", without_weight, is_number=False),
     Column("alpha", "alpha", number),
     Column("null_q", "noise", number),
     Column("rank_kept", "rank kept", whole),

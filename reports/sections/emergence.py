@@ -11,7 +11,7 @@ from analyzer.views.view import View
 from reports.document import Column, Equation, Paragraph, Picture, Section, Table
 from reports.figures import emergence as figures
 from reports.figures import emergence_curves as curve_figures
-from reports.numbers import number, text, whole, yes_no
+from reports.numbers import number, text, whole, without_weight, yes_no
 from reports.scope import Scope
 from reports.sections.parts import median, pictures, present, slug
 
@@ -28,7 +28,7 @@ _SOURCES = (
     Column("overlap_late", "overlap late", number),
 )
 _ADVICE = (
-    Column("matrix", "matrix", text, is_number=False),
+    Column("matrix", "matrix", without_weight, is_number=False),
     Column("advised_rank", "rank", whole),
     Column("advised_gap", "gap", whole),
     Column("worth_projecting", "pays", yes_no),
