@@ -42,7 +42,9 @@ def write_pdf(report: Report, figures: Mapping[str, Drawn], output: Path) -> Non
             timestamp=datetime.datetime.fromisoformat(report.date),
         )
         try:
-            shutil.copyfile(made, output)
+            part = output.with_name(f".{output.name}.part")  # a report is there whole or not at all
+            shutil.copyfile(made, part)
+            part.replace(output)
         except OSError as error:
             raise WorkbenchError(
                 f"cannot be written: {error.strerror}", path=output, hint="name another file"
