@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import filelock
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 from safetensors.numpy import save_file
 
 import analyzer
+from analyzer.analyses.tables import TABLES
+from analyzer.models.manifold.tables import MANIFOLD_TABLES
+from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
+from analyzer.store.connection import create, writer
 
 # The same examples in every run, so that a failure is one that the change at hand brought; to
 # search on, run with --hypothesis-profile=default.
@@ -161,6 +168,37 @@ def own_smooth_run(smooth_run: Path, tmp_path: Path) -> Path:
             "UPDATE checkpoint SET path = replace(path, ?, ?)", [str(smooth_run), str(root)]
         )
     return root
+
+
+@pytest.fixture(scope="session")
+def put() -> Callable[[Path, str, Sequence[dict[str, Any]]], None]:
+    """`put(db, table, [{...}, …])`: these rows, NULL where a row names no value."""
+
+    def write(db: Path, table: str, rows: Sequence[dict[str, Any]]) -> None:
+        names = dict.fromkeys(name for row in rows for name in row)
+        given = pa.table({name: [row.get(name) for row in rows] for name in names})
+        with writer(db) as connection:
+            connection.register("given", given)
+            connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
+
+    return write
+
+
+@pytest.fixture
+def make_store(
+    tmp_path: Path, put: Callable[[Path, str, Sequence[dict[str, Any]]], None]
+) -> Callable[..., Path]:
+    """`make_store(tail=[{...}], …)`: every table, with these rows; what is not given is NULL."""
+    numbers = itertools.count()
+
+    def make(**rows: Sequence[dict[str, Any]]) -> Path:
+        db = tmp_path / f"handmade-{next(numbers)}.duckdb"
+        create(db, (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
+        for table, members in rows.items():
+            put(db, table, members)
+        return db
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.models.manifold.tables import MANIFOLD_TABLES
-from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
-from analyzer.store.connection import create, writer
+from analyzer.store.connection import writer
 from analyzer.store.reading import connect
 from apps import live
 
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
-
-
-def opened(db: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
-    monkeypatch.setenv("ANALYZER_DB", str(db))
-    app = AppTest.from_file(str(MAIN), default_timeout=60).run()
-    assert not app.exception
-    assert not app.error
-    return app
-
 
 @pytest.fixture
-def own_db(demo_db: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(demo_db, tmp_path))
+def page(open_page: Callable[..., AppTest]) -> Callable[..., AppTest]:
+    return partial(open_page, "collection")
 
 
-def test_the_page_counts_what_the_store_holds(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_the_page_counts_what_the_store_holds(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db)
     store = connect(demo_db)
     shown = {metric.label: metric.value for metric in app.metric}
     for label, table in (("Checkpoints", "checkpoint"), ("Matrices", "matrix")):
@@ -40,8 +28,8 @@ def test_the_page_counts_what_the_store_holds(demo_db: Path, monkeypatch) -> Non
     assert len(app.dataframe) >= 4
 
 
-def test_any_number_is_followed_along_the_runs(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_any_number_is_followed_along_the_runs(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db)
     app.selectbox(key="metric").set_value("tail.alpha").run()
     assert any("alpha along training" in m.value for m in app.markdown)
     app.multiselect(key="runs").set_value([]).run()
@@ -49,21 +37,24 @@ def test_any_number_is_followed_along_the_runs(demo_db: Path, monkeypatch) -> No
     assert not any("alpha along training" in m.value for m in app.markdown)
 
 
-def test_an_empty_store_says_what_fills_it(tmp_path: Path, monkeypatch) -> None:
-    create(tmp_path / "s.duckdb", (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
-    app = opened(tmp_path / "s.duckdb", monkeypatch)
+def test_an_empty_store_says_what_fills_it(
+    page: Callable[..., AppTest], make_store: Callable[..., Path]
+) -> None:
+    app = page(make_store())
     assert "analyzer scan PATH" in app.info[0].value
 
 
-def test_a_running_scan_shows_its_progress_and_its_end(own_db: Path, monkeypatch) -> None:
-    with writer(own_db) as connection:
+def test_a_running_scan_shows_its_progress_and_its_end(
+    page: Callable[..., AppTest], own_demo: Path
+) -> None:
+    with writer(own_demo) as connection:
         connection.execute("UPDATE scan SET status = 'running', ended_at = NULL")
         connection.execute("DELETE FROM done WHERE analysis = 'tails' AND matrix_id % 2 = 0")
-    app = opened(own_db, monkeypatch)
+    app = page(own_demo)
     ((_, seen),) = [app.session_state["watched"]]
     assert len(seen) == 1
     n, done = (
-        connect(own_db).sql(query).column(0).to_pylist()[0]
+        connect(own_demo).sql(query).column(0).to_pylist()[0]
         for query in (
             "SELECT count(*) FROM matrix WHERE status IN ('ok', 'zero_delta')",
             "SELECT count(*) FROM done WHERE analysis = 'tails'",
@@ -71,12 +62,12 @@ def test_a_running_scan_shows_its_progress_and_its_end(own_db: Path, monkeypatch
     )
     (bar,) = app.get("progress")
     assert f"{done} of {n} matrices" in bar.proto.text
-    with writer(own_db) as connection:
+    with writer(own_demo) as connection:
         connection.execute("INSERT INTO done VALUES (2, 'tails', '')")
     app.run()
     assert len(app.session_state["watched"][1]) == 2
     assert any("results/s" in caption.value for caption in app.caption)
-    with writer(own_db) as connection:
+    with writer(own_demo) as connection:
         connection.execute("UPDATE scan SET status = 'ok'")
     app.run()
     assert "watched" not in app.session_state

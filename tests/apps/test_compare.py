@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.models.manifold.tables import MANIFOLD_TABLES
-from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
-from analyzer.store.connection import create
 from analyzer.store.reading import connect
 from analyzer.views import collection, heat
 from apps.charts import heat as charts
 
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
 
-
-def opened(db: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
-    monkeypatch.setenv("ANALYZER_DB", str(db))
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.switch_page("screens/compare.py").run()
-    assert not app.exception
-    assert not app.error
-    return app
+@pytest.fixture
+def page(open_page: Callable[..., AppTest]) -> Callable[..., AppTest]:
+    return partial(open_page, "compare")
 
 
 def words(app: AppTest) -> str:
     return " ".join(m.value for m in app.markdown).replace("\\", "")
 
 
-def test_the_base_follows_the_tuned_checkpoint(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_the_base_follows_the_tuned_checkpoint(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db)
     store = connect(demo_db)
     tuned = collection.tuned_names(store)
     assert app.selectbox(key="tuned").value == tuned[0]
@@ -48,8 +38,8 @@ def test_the_base_follows_the_tuned_checkpoint(demo_db: Path, monkeypatch) -> No
     assert f"Intruder dimensions: {n} of" in words(app)
 
 
-def test_any_two_checkpoints_can_be_compared(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_any_two_checkpoints_can_be_compared(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db)
     first, second = app.selectbox(key="tuned").options[1:3]
     app.selectbox(key="tuned").set_value(first)
     app.selectbox(key="against").set_value(second).run()
@@ -59,13 +49,11 @@ def test_any_two_checkpoints_can_be_compared(demo_db: Path, monkeypatch) -> None
     assert "matrices are in both" in words(app)
 
 
-def test_an_address_opens_the_same_view(demo_db: Path, monkeypatch) -> None:
+def test_an_address_opens_the_same_view(page: Callable[..., AppTest], demo_db: Path) -> None:
     store = connect(demo_db)
     tuned = collection.tuned_names(store)[-1]
     matrix = collection.matrix_names(store, tuned)[-1]
-    app = opened(
-        demo_db, monkeypatch, tuned=tuned, matrix=matrix, metric="tail.alpha", change="true"
-    )
+    app = page(demo_db, tuned=tuned, matrix=matrix, metric="tail.alpha", change="true")
     assert app.selectbox(key="matrix").value == matrix
     assert app.toggle(key="change").value
     text = words(app)
@@ -73,15 +61,13 @@ def test_an_address_opens_the_same_view(demo_db: Path, monkeypatch) -> None:
     assert f"Singular values: {matrix}" in text
 
 
-def test_nonsense_in_an_address_does_no_harm(demo_db: Path, monkeypatch) -> None:
-    app = opened(
-        demo_db, monkeypatch, tuned="../..", matrix="'; --", metric="tail.alpha;", kind="x"
-    )
+def test_nonsense_in_an_address_does_no_harm(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db, tuned="../..", matrix="'; --", metric="tail.alpha;", kind="x")
     assert app.selectbox(key="tuned").value in collection.tuned_names(connect(demo_db))
 
 
-def test_a_click_opens_the_matrix(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_a_click_opens_the_matrix(page: Callable[..., AppTest], demo_db: Path) -> None:
+    app = page(demo_db)
     store = connect(demo_db)
     view = heat.heat(store, app.selectbox(key="tuned").value, app.selectbox(key="metric").value)
     cell = view.rows()[-1]
@@ -107,8 +93,10 @@ def test_no_cell_is_clicked(demo_db: Path, picked: Any) -> None:
     assert charts.clicked(view, picked) is None
 
 
-def test_several_fine_tunes_are_filtered_by_role(demo_db: Path, monkeypatch) -> None:
-    app = opened(demo_db, monkeypatch)
+def test_several_fine_tunes_are_filtered_by_role(
+    page: Callable[..., AppTest], demo_db: Path
+) -> None:
+    app = page(demo_db)
     counts = app.dataframe[-1].value["n_matrices"].tolist()
     app.multiselect(key="roles").set_value(["attn_q"]).run()
     fewer = app.dataframe[-1].value["n_matrices"].tolist()
@@ -116,7 +104,8 @@ def test_several_fine_tunes_are_filtered_by_role(demo_db: Path, monkeypatch) -> 
     assert all(0 < few < many for few, many in zip(fewer, counts, strict=True))
 
 
-def test_an_empty_store_says_what_fills_it(tmp_path: Path, monkeypatch) -> None:
-    create(tmp_path / "s.duckdb", (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
-    app = opened(tmp_path / "s.duckdb", monkeypatch)
+def test_an_empty_store_says_what_fills_it(
+    page: Callable[..., AppTest], make_store: Callable[..., Path]
+) -> None:
+    app = page(make_store())
     assert "analyzer scan PATH" in app.info[0].value

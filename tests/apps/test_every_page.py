@@ -9,13 +9,13 @@ import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import apps
 from analyzer.analyses.tables import TABLES
 from analyzer.models.manifold.tables import MANIFOLD_TABLES
 from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
 from analyzer.store.connection import create
 
-APP = Path(__file__).parents[2] / "apps" / "main.py"
-PAGES = sorted(path.name for path in (APP.parent / "screens").glob("*.py"))
+PAGES = sorted(path.name for path in (Path(apps.__file__).parent / "screens").glob("*.py"))
 
 
 def empty(db: Path) -> None:
@@ -73,12 +73,10 @@ def newer(db: Path) -> None:
 @pytest.mark.parametrize("make", [empty, tiny, failures])
 @pytest.mark.parametrize("page", PAGES)
 def test_little_to_show_is_no_error(
-    page: str, make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, make: Callable[[Path], None], tmp_path: Path, dashboard: Callable[[Path], AppTest]
 ) -> None:
     make(tmp_path / "s.duckdb")
-    monkeypatch.setenv("ANALYZER_DB", str(tmp_path / "s.duckdb"))
-    test = AppTest.from_file(str(APP), default_timeout=60).run()
-    test.switch_page(f"screens/{page}").run()
+    test = dashboard(tmp_path / "s.duckdb").run().switch_page(f"screens/{page}").run()
     assert not test.exception
     assert not [error.value for error in test.error]
     assert test.title
@@ -91,12 +89,10 @@ def test_other_versions_get_one_line(
     make: Callable[[Path], None],
     said: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    dashboard: Callable[[Path], AppTest],
 ) -> None:
     make(tmp_path / "s.duckdb")
-    monkeypatch.setenv("ANALYZER_DB", str(tmp_path / "s.duckdb"))
-    test = AppTest.from_file(str(APP), default_timeout=60).run()
-    test.switch_page(f"screens/{page}").run()
+    test = dashboard(tmp_path / "s.duckdb").run().switch_page(f"screens/{page}").run()
     assert not test.exception
     told = [error.value for error in test.error]
     assert all("\n" not in line and "Traceback" not in line for line in told)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,10 @@ import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create
-
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
-HOSTILE = "<img src=x onerror=alert(1)> $x_{"
-
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
-    """Opens the page on a store."""
-
-    def run(db: Path, **address: str) -> AppTest:
-        monkeypatch.setenv("ANALYZER_DB", str(db))
-        app = AppTest.from_file(str(MAIN), default_timeout=60)
-        app.switch_page("screens/intruders.py")
-        for name, value in address.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception
-        assert not app.error, [error.value for error in app.error]
-        return app
-
-    return run
+def page(open_page: Callable[..., AppTest]) -> Callable[..., AppTest]:
+    return partial(open_page, "intruders")
 
 
 def totals(db: Path, epsilon: float, k: int) -> dict[str, int]:
@@ -57,10 +37,6 @@ def shown(app: AppTest) -> dict[str, int]:
     return {metric.label.replace("\\", ""): int(metric.value) for metric in app.metric}
 
 
-def charts(app: AppTest) -> list[dict[str, Any]]:
-    return [json.loads(chart.proto.spec) for chart in app.get("vega_lite_chart")]  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def test_sliders_change_the_counts(demo_db: Path, page: Callable[..., AppTest]) -> None:
     app = page(demo_db)
     expected = totals(demo_db, 0.5, 10)
@@ -76,7 +52,12 @@ def test_sliders_change_the_counts(demo_db: Path, page: Callable[..., AppTest]) 
 
 
 @pytest.mark.parametrize("section", ["One matrix", "Training run", "Strength"])
-def test_every_section_draws(demo_db: Path, page: Callable[..., AppTest], section: str) -> None:
+def test_every_section_draws(
+    charts: Callable[[AppTest], list[dict[str, Any]]],
+    demo_db: Path,
+    page: Callable[..., AppTest],
+    section: str,
+) -> None:
     app = page(demo_db, show=section)
     assert len(charts(app)) >= 3
     assert not app.info
@@ -88,34 +69,24 @@ def test_without_checkpoints_it_asks_for_one(demo_db: Path, page: Callable[..., 
     assert "Choose at least one" in app.info[0].value
 
 
-def test_an_older_store_says_to_scan_again(
-    demo_db: Path, page: Callable[..., AppTest], tmp_path: Path
-) -> None:
-    old = Path(shutil.copy(demo_db, tmp_path / "old.duckdb"))
-    with duckdb.connect(old) as connection:
+def test_an_older_store_says_to_scan_again(own_demo: Path, page: Callable[..., AppTest]) -> None:
+    with duckdb.connect(own_demo) as connection:
         connection.execute("DROP TABLE intruder_cosine")
         connection.execute("DROP TABLE intruder_track")
     for section in ("One matrix", "Training run"):
-        assert "analyzer scan" in page(old, show=section).info[0].value
+        assert "analyzer scan" in page(own_demo, show=section).info[0].value
 
 
 def test_an_empty_store_says_which_command_fills_it(
-    page: Callable[..., AppTest], tmp_path: Path
+    page: Callable[..., AppTest], make_store: Callable[..., Path]
 ) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    assert "--base" in page(tmp_path / "e.duckdb").info[0].value
+    assert "--base" in page(make_store()).info[0].value
 
 
-def test_hostile_names_stay_text(
-    demo_db: Path, page: Callable[..., AppTest], tmp_path: Path
-) -> None:
-    copy = Path(shutil.copy(demo_db, tmp_path / "h.duckdb"))
-    with duckdb.connect(copy) as connection:
-        connection.execute("UPDATE checkpoint SET name = ? || name WHERE kind <> 'base'", [HOSTILE])
-        connection.execute("UPDATE matrix SET name = ? || name", [HOSTILE])
+def test_hostile_names_stay_text(hostile_demo: Path, page: Callable[..., AppTest]) -> None:
     words: list[str] = []
     for section in ("Counts", "One matrix", "Training run", "Strength"):
-        app = page(copy, show=section)
+        app = page(hostile_demo, show=section)
         words += [m.value for m in app.markdown] + [c.value for c in app.caption]
         words += [metric.label for metric in app.metric]
     assert any("\\<img" in word for word in words)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from analyzer.analyses.tables import TABLES
-from analyzer.models.manifold.tables import MANIFOLD_TABLES
-from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
 from analyzer.store import connection as store_connection
 from analyzer.store.connection import create, writer
 from apps.text import literal
 
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
 IMAGE, FORMULA, ICON = "<img src=x onerror=alert(1)>", "$x$", ":material/bug_report:"
 MARKUP = "**[bold](http://example.com)** # `code` :red[x]"
 NAMES = (IMAGE, FORMULA, ICON, MARKUP)
@@ -64,21 +59,9 @@ def hostile_rows() -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    db = tmp_path_factory.mktemp("hostile") / "analyzer.duckdb"
-    create(db, (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
-    with writer(db) as connection:
-        for table, rows in hostile_rows().items():
-            given = pa.Table.from_pylist(rows)
-            connection.register("given", given)
-            connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-    return db
-
-
 @pytest.fixture
-def hostile(hostile_store: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(hostile_store, tmp_path))
+def hostile(make_store: Callable[..., Path]) -> Path:
+    return make_store(**hostile_rows())
 
 
 @pytest.fixture(autouse=True)
@@ -86,13 +69,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_connection, "PATIENCE", 0.3)
 
 
-def open_page(db: Path, monkeypatch: pytest.MonkeyPatch, page: str = "collection") -> AppTest:
-    monkeypatch.setenv("ANALYZER_DB", str(db))
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
-    app.run()
-    if page != "collection":
-        app.switch_page(f"screens/{page}.py").run()
-    return app
+@pytest.fixture
+def browse(dashboard: Callable[[Path], AppTest]) -> Callable[..., AppTest]:
+    """`browse(db, page)`: as a reader gets there, from the first page; whatever goes wrong."""
+
+    def run(db: Path, page: str = "collection") -> AppTest:
+        app = dashboard(db).run()
+        if page != "collection":
+            app.switch_page(f"screens/{page}.py").run()
+        return app
+
+    return run
 
 
 def texts(app: AppTest) -> list[Any]:
@@ -102,8 +89,8 @@ def texts(app: AppTest) -> list[Any]:
 
 
 @pytest.mark.parametrize("page", ["collection", "compare"])
-def test_hostile_names_are_text(hostile: Path, monkeypatch, page: str) -> None:
-    app = open_page(hostile, monkeypatch, page)
+def test_hostile_names_are_text(hostile: Path, browse: Callable[..., AppTest], page: str) -> None:
+    app = browse(hostile, page)
     assert not app.exception
     assert not app.error
     shown = [element.value for element in texts(app)]
@@ -115,8 +102,10 @@ def test_hostile_names_are_text(hostile: Path, monkeypatch, page: str) -> None:
         assert any(literal(IMAGE) in text for text in shown)
 
 
-def test_hostile_names_can_be_chosen_and_drawn(hostile: Path, monkeypatch) -> None:
-    app = open_page(hostile, monkeypatch, "compare")
+def test_hostile_names_can_be_chosen_and_drawn(
+    hostile: Path, browse: Callable[..., AppTest]
+) -> None:
+    app = browse(hostile, "compare")
     for name in NAMES[1:]:
         app.selectbox(key="tuned").set_value(name)
         app.selectbox(key="matrix").set_value(name).run()
@@ -125,11 +114,12 @@ def test_hostile_names_can_be_chosen_and_drawn(hostile: Path, monkeypatch) -> No
 
 
 @pytest.mark.parametrize("key", ["db", "path"])
-def test_no_address_names_a_file(hostile: Path, tmp_path: Path, monkeypatch, key: str) -> None:
+def test_no_address_names_a_file(
+    hostile: Path, tmp_path: Path, dashboard: Callable[[Path], AppTest], key: str
+) -> None:
     other = tmp_path / "other.duckdb"
     create(other, TABLES)
-    monkeypatch.setenv("ANALYZER_DB", str(hostile))
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
+    app = dashboard(hostile)
     app.query_params[key] = str(other)
     app.run()
     assert not app.error
@@ -137,9 +127,10 @@ def test_no_address_names_a_file(hostile: Path, tmp_path: Path, monkeypatch, key
     assert literal(hostile.name) in [c.value for c in app.sidebar.caption]
 
 
-def test_a_query_in_the_address_reads_no_file(hostile: Path, monkeypatch) -> None:
-    monkeypatch.setenv("ANALYZER_DB", str(hostile))
-    app = AppTest.from_file(str(MAIN), default_timeout=60)
+def test_a_query_in_the_address_reads_no_file(
+    hostile: Path, dashboard: Callable[[Path], AppTest]
+) -> None:
+    app = dashboard(hostile)
     app.query_params["query"] = "SELECT * FROM read_csv('/etc/passwd')"
     app.switch_page("screens/sql.py").run()
     assert not app.exception
@@ -174,9 +165,9 @@ def damaged(kind: str, tmp_path: Path) -> Path:
     ],
 )
 def test_a_store_that_cannot_be_read_is_one_line(
-    tmp_path: Path, monkeypatch, kind: str, says: str, page: str
+    tmp_path: Path, browse: Callable[..., AppTest], kind: str, says: str, page: str
 ) -> None:
-    app = open_page(damaged(kind, tmp_path), monkeypatch, page)
+    app = browse(damaged(kind, tmp_path), page)
     assert not app.exception
     assert len(app.error) == 1
     text = app.error[0].value.replace("\\", "")
@@ -209,8 +200,10 @@ def take(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "held\n"
 
 
-def test_the_last_answer_stays_while_a_scan_writes(hostile: Path, monkeypatch, held) -> None:
-    app = open_page(hostile, monkeypatch)
+def test_the_last_answer_stays_while_a_scan_writes(
+    hostile: Path, browse: Callable[..., AppTest], held
+) -> None:
+    app = browse(hostile)
     before = [metric.value for metric in app.metric]
     take(held)
     app.run()
@@ -220,9 +213,11 @@ def test_the_last_answer_stays_while_a_scan_writes(hostile: Path, monkeypatch, h
     assert any("data as of" in caption.value for caption in app.caption)
 
 
-def test_a_store_held_from_the_start_is_one_line(hostile: Path, monkeypatch, held) -> None:
+def test_a_store_held_from_the_start_is_one_line(
+    hostile: Path, browse: Callable[..., AppTest], held
+) -> None:
     take(held)
-    app = open_page(hostile, monkeypatch)
+    app = browse(hostile)
     assert not app.exception
     (error,) = app.error
     assert "another process holds" in error.value.replace("\\", "")

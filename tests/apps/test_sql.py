@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
-
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
+from analyzer.store.connection import writer
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
+def app(make_store: Callable[..., Path], dashboard: Callable[[Path], AppTest]) -> AppTest:
+    db = make_store()
     with writer(db) as connection:
         connection.execute(
             "INSERT INTO spectrum SELECT 7, 'weight', k, 1.0 / k FROM range(1, 1502) t(k)"
         )
-    monkeypatch.setenv("ANALYZER_DB", str(db))
-    return AppTest.from_file(str(MAIN), default_timeout=60).switch_page("screens/sql.py")
+    return dashboard(db).switch_page("screens/sql.py")
 
 
 def test_nothing_is_asked_until_something_is_typed(app: AppTest) -> None:

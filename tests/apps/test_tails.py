@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +14,19 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from analyzer.analyses.tables import TABLES
 from analyzer.checkpoints.names import BLOCK_ROLES
-from analyzer.store.connection import create
 from theory.welore import effective_rank_reduction, exact_threshold
 
-MAIN = Path(__file__).parents[2] / "apps" / "main.py"
 HOSTILE = "<img src=x onerror=alert(1)> $x_{"
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
-    """Opens the page on a store."""
-
-    def run(db: Path, **address: str) -> AppTest:
-        monkeypatch.setenv("ANALYZER_DB", str(db))
-        app = AppTest.from_file(str(MAIN), default_timeout=60)
-        app.switch_page("screens/tails.py")
-        for name, value in address.items():
-            app.query_params[name] = value
-        app.run()
-        assert not app.exception
-        assert not app.error, [error.value for error in app.error]
-        return app
-
-    return run
-
-
-def charts(app: AppTest) -> list[dict[str, Any]]:
-    return [json.loads(chart.proto.spec) for chart in app.get("vega_lite_chart")]  # pyright: ignore[reportAttributeAccessIssue]
+def page(open_page: Callable[..., AppTest]) -> Callable[..., AppTest]:
+    return partial(open_page, "tails")
 
 
 def test_a_checkpoint_has_a_panel_a_role_a_histogram_and_a_map(
-    demo_db: Path, page: Callable[..., AppTest]
+    charts: Callable[[AppTest], list[dict[str, Any]]], demo_db: Path, page: Callable[..., AppTest]
 ) -> None:
     app = page(demo_db)
     with duckdb.connect(demo_db, read_only=True) as connection:
@@ -56,7 +36,9 @@ def test_a_checkpoint_has_a_panel_a_role_a_histogram_and_a_map(
     assert not app.info
 
 
-def test_one_matrix_of_either_kind(demo_db: Path, page: Callable[..., AppTest]) -> None:
+def test_one_matrix_of_either_kind(
+    charts: Callable[[AppTest], list[dict[str, Any]]], demo_db: Path, page: Callable[..., AppTest]
+) -> None:
     with duckdb.connect(demo_db, read_only=True) as connection:
         found = connection.execute(
             """
@@ -96,21 +78,16 @@ def test_the_target_changes_the_threshold(demo_db: Path, page: Callable[..., App
 
 
 def test_an_empty_store_says_which_command_fills_it(
-    page: Callable[..., AppTest], tmp_path: Path
+    page: Callable[..., AppTest], make_store: Callable[..., Path]
 ) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    assert "analyzer scan" in page(tmp_path / "e.duckdb").info[0].value
+    assert "analyzer scan" in page(make_store()).info[0].value
 
 
-def test_hostile_names_stay_text(
-    demo_db: Path, page: Callable[..., AppTest], tmp_path: Path
-) -> None:
-    copy = Path(shutil.copy(demo_db, tmp_path / "h.duckdb"))
-    with duckdb.connect(copy) as connection:
-        connection.execute("UPDATE checkpoint SET name = ? || name WHERE kind <> 'base'", [HOSTILE])
-        connection.execute("UPDATE matrix SET name = ? || name, role = ? || role", [HOSTILE] * 2)
+def test_hostile_names_stay_text(hostile_demo: Path, page: Callable[..., AppTest]) -> None:
+    with duckdb.connect(hostile_demo) as connection:
+        connection.execute("UPDATE matrix SET role = ? || role", [HOSTILE])
     for section in ("Checkpoint", "One matrix"):
-        app = page(copy, show=section)
+        app = page(hostile_demo, show=section)
         words = [m.value for m in app.markdown] + [c.value for c in app.caption]
         assert any("\\<img" in word for word in words)
         assert not any(re.search(r"(?<!\\)<img", word) for word in words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from click.testing import CliRunner, Result
+from click.testing import Result
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from analyzer.checkpoints.checkpoint import open_checkpoint
-from analyzer.cli import cli
 from analyzer.cli.manifold import manifold
 from analyzer.errors import WorkbenchError
 from analyzer.models.manifold.align import match_weights
 from analyzer.models.manifold.groups import apply_orders, permutation_groups
 from theory import opcm
 
+GROUP = "manifold"
+Run, Refused = Callable[..., Result], Callable[..., WorkbenchError]
+Rows = Callable[..., list[dict[str, Any]]]
 CONFIG = transformers.LlamaConfig(
     hidden_size=16, intermediate_size=24, num_hidden_layers=2, vocab_size=40,
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=16,
@@ -32,24 +35,6 @@ NORMED = {
         r"1\.(weight|bias|running_mean|running_var)": ">h", "1.num_batches_tracked": "",
     }
 }  # fmt: skip
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["manifold", *map(str, arguments)])
-
-
-def rows(*arguments: object) -> list[dict[str, Any]]:
-    done = run(*arguments, "--json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)["rows"]
-
-
-def refused(*arguments: object) -> WorkbenchError:
-    """The error, which main prints as one line and ends with its exit code."""
-    error = run(*arguments).exception
-    assert isinstance(error, WorkbenchError), error
-    assert "\n" not in str(error)
-    return error
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -71,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_command_is_there() -> None:
+def test_every_command_is_there(run: Run) -> None:
     expected = ["align", "embed", "fit", "heads", "merge", "path", "sample", "scan"]
     assert sorted(manifold.commands) == expected
     for name in expected:
@@ -79,7 +64,7 @@ def test_every_command_is_there() -> None:
         assert done.exit_code == 0 and manifold.commands[name].help
 
 
-def test_fit_shows_groups_and_tensors(models: Path) -> None:
+def test_fit_shows_groups_and_tensors(run: Run, rows: Rows, models: Path) -> None:
     found = {row["tensor"]: row for row in rows("fit", models / "base", "--budget", "0.4", "-q")}
     assert "model.layers.1.mlp.up_proj.weight" in found
     for row in found.values():
@@ -89,7 +74,7 @@ def test_fit_shows_groups_and_tensors(models: Path) -> None:
     assert "mlp_0" in shown and "SVD" in shown and "smoothness: 1 - ratio/chance" in shown
 
 
-def test_fit_by_implicit_networks(models: Path) -> None:
+def test_fit_by_implicit_networks(run: Run, rows: Rows, models: Path) -> None:
     given = ("fit", models / "base", "--basis", "inr", "--hidden", 2, "--steps", 2, "-q")
     found = rows(*given)
     assert {row["basis"] for row in found} <= {"inr", "dct"}
@@ -101,7 +86,7 @@ def test_fit_by_implicit_networks(models: Path) -> None:
     assert f"{len(diverged)} diverged and are shown as dct, the first {diverged[0]}." in shown
 
 
-def test_heads_are_those_of_the_products(models: Path) -> None:
+def test_heads_are_those_of_the_products(run: Run, rows: Rows, models: Path) -> None:
     found = rows("heads", models / "base")
     assert [(row["layer"], row["head"], row["key_head"]) for row in found[:5]] == [
         (0, 0, 0), (0, 1, 0), (0, 2, 1), (0, 3, 1), (1, 0, 0),
@@ -114,7 +99,7 @@ def test_heads_are_those_of_the_products(models: Path) -> None:
     assert "QK erank" in shown and "no output shows" in shown
 
 
-def test_aligned_copies_are_the_original(models: Path, tmp_path: Path) -> None:
+def test_aligned_copies_are_the_original(rows: Rows, models: Path, tmp_path: Path) -> None:
     base = open_checkpoint(models / "base")
     groups, _ = permutation_groups(base)
     rng = np.random.default_rng(0)
@@ -130,7 +115,7 @@ def test_aligned_copies_are_the_original(models: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["lerp", "slerp", "karcher", "opcm", "dimat"])
-def test_merges(models: Path, tmp_path: Path, method: str) -> None:
+def test_merges(rows: Rows, models: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / "out"
     given = () if method == "dimat" else ("--base", models / "base")
     (row,) = rows("merge", models / "a", models / "b", *given, "-o", out, "--method", method, "-q")
@@ -159,7 +144,13 @@ def test_merges(models: Path, tmp_path: Path, method: str) -> None:
     transformers.LlamaForCausalLM.from_pretrained(out)
 
 
-def test_path_and_its_barrier(models: Path, tmp_path: Path) -> None:
+def test_path_and_its_barrier(
+    run: Run,
+    rows: Rows,
+    refused: Refused,
+    models: Path,
+    tmp_path: Path,
+) -> None:
     (tmp_path / "loss.py").write_text(
         "def loss(state):\n"
         "    return {'loss': float(state['model.norm.weight'].double().sum()), 'acc': 0.5}\n"
@@ -176,7 +167,11 @@ def test_path_and_its_barrier(models: Path, tmp_path: Path) -> None:
     assert "no function nobody" in str(refused(*given, f"{tmp_path / 'loss.py'}:nobody"))
 
 
-def test_samples_judged_and_with_statistics_of_their_own(tmp_path: Path) -> None:
+def test_samples_judged_and_with_statistics_of_their_own(
+    rows: Rows,
+    refused: Refused,
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
     (tmp_path / "net").mkdir()
@@ -204,7 +199,12 @@ def test_samples_judged_and_with_statistics_of_their_own(tmp_path: Path) -> None
     assert "--statistics nothing.py" in str(error) and not (tmp_path / "no").exists()
 
 
-def test_embed_and_refusals(models: Path, tmp_path: Path) -> None:
+def test_embed_and_refusals(
+    rows: Rows,
+    refused: Refused,
+    models: Path,
+    tmp_path: Path,
+) -> None:
     found = rows("embed", models, "-q")
     assert {row["checkpoint"] for row in found} == {"base", "a", "b"}
     scores = np.array([[row["PC 1"], row["PC 2"]] for row in found])

@@ -9,30 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import analyzer
-from analyzer.cli import cli
 from analyzer.errors import WorkbenchError
 from analyzer.models.funbat import fit_funbat, load_fit
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["tucker", *map(str, arguments)])
-
-
-def rows(*arguments: object) -> list[dict[str, Any]]:
-    done = run(*arguments, "--json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)["rows"]
-
-
-def refused(*arguments: object) -> WorkbenchError:
-    """The error, which main prints as one line and ends with its exit code."""
-    error = run(*arguments).exception
-    assert isinstance(error, WorkbenchError), error
-    assert "\n" not in str(error)
-    return error
+GROUP = "tucker"
+Run, Refused = Callable[..., Result], Callable[..., WorkbenchError]
+Rows = Callable[..., list[dict[str, Any]]]
 
 
 def store(root: Path) -> Path:
@@ -60,7 +45,7 @@ def of(path: Path, *more: object) -> tuple[object, ...]:
     return ("fit", "--csv", path, "--index", "a,b,c", "--value", "y", "-q", "--restarts", 1, *more)
 
 
-def test_fits_of_the_store_are_shown(smooth_run: Path) -> None:
+def test_fits_of_the_store_are_shown(run: Run, smooth_run: Path) -> None:
     done = run("fit", "--db", store(smooth_run), "--json")
     assert done.exit_code == 0
     assert "nothing new: the fits of run are stored" in done.stderr
@@ -70,7 +55,7 @@ def test_fits_of_the_store_are_shown(smooth_run: Path) -> None:
     assert "linear" in shown and "Where linear is smaller, interpolate." in shown
 
 
-def test_without_the_mode_role_there_is_a_fit_for_each(own_smooth_run: Path) -> None:
+def test_without_the_mode_role_there_is_a_fit_for_each(rows: Rows, own_smooth_run: Path) -> None:
     db = store(own_smooth_run)
     given = ("fit", "--db", db, "--modes", "depth,step,quantile", "--restarts", 1, "-q")
     found = rows(*given, "--ranks", "2,1,2")
@@ -81,7 +66,7 @@ def test_without_the_mode_role_there_is_a_fit_for_each(own_smooth_run: Path) -> 
     assert one["roles"] == "mlp_up" and one["fit_id"] == 5
 
 
-def test_predictions_are_shown_and_kept(own_smooth_run: Path) -> None:
+def test_predictions_are_shown_and_kept(rows: Rows, own_smooth_run: Path) -> None:
     db = store(own_smooth_run)
     given = ("predict", "--db", db, "--depth", 3, "--step", 55, "--role", "attn_q")
     found = rows(*given)
@@ -95,7 +80,7 @@ def test_predictions_are_shown_and_kept(own_smooth_run: Path) -> None:
     assert all(row["observed"] is not None for row in default)
 
 
-def test_suggestions(smooth_run: Path) -> None:
+def test_suggestions(rows: Rows, smooth_run: Path) -> None:
     found = rows("suggest", "--db", store(smooth_run), "-q")
     assert {(row["what"], row["value"]) for row in found} == {
         ("depth", 3.0), ("step", 2.0), ("step", 17.0), ("step", 55.0), ("step", 173.0),
@@ -104,7 +89,7 @@ def test_suggestions(smooth_run: Path) -> None:
     assert found[0]["reduction"] == max(row["reduction"] for row in found) > 0.05
 
 
-def test_predict_after_the_spectra_changed(own_smooth_run: Path) -> None:
+def test_predict_after_the_spectra_changed(refused: Refused, own_smooth_run: Path) -> None:
     db = store(own_smooth_run)
     import duckdb
 
@@ -133,7 +118,7 @@ def test_predict_after_the_spectra_changed(own_smooth_run: Path) -> None:
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_line(
-    smooth_run: Path, arguments: list[str], message: str
+    refused: Refused, smooth_run: Path, arguments: list[str], message: str
 ) -> None:
     quiet = [] if arguments[0] == "predict" else ["-q"]
     error = refused(*arguments, "--db", store(smooth_run), *quiet)
@@ -141,19 +126,19 @@ def test_what_makes_no_sense_is_told_in_a_line(
 
 
 @pytest.mark.parametrize("command", ["fit", "predict", "suggest"])
-def test_no_store(tmp_path: Path, command: str) -> None:
+def test_no_store(refused: Refused, tmp_path: Path, command: str) -> None:
     error = refused(command, "--db", tmp_path / "absent.duckdb")
     assert error.exit_code == 4 and "no such store" in str(error)
 
 
-def test_a_store_without_spectra(checkpoints: Path) -> None:
+def test_a_store_without_spectra(refused: Refused, checkpoints: Path) -> None:
     db = analyzer.scan(checkpoints, analyses=["intruders"]).db
     error = refused("fit", "--db", db)
     assert "no weight spectrum of" in str(error) and "scan for tails" in str(error)
     assert "no such fit" in str(refused("predict", "--db", db))
 
 
-def test_a_csv_is_fitted_saved_and_predicted(table, tmp_path: Path) -> None:
+def test_a_csv_is_fitted_saved_and_predicted(run: Run, rows: Rows, table, tmp_path: Path) -> None:
     path, saved = table(), tmp_path / "fit.safetensors"
     (row,) = rows(*of(path, "-o", saved))
     assert row["n_obs"] == 108 and row["n_holdout"] == 12 and row["ranks"] == "(3, 3, 3)"
@@ -173,7 +158,7 @@ def test_a_csv_is_fitted_saved_and_predicted(table, tmp_path: Path) -> None:
     assert lines.splitlines()[0] == "a,b,c,mean,sd,extrapolated"
 
 
-def test_a_csv_of_one_product_needs_no_second_rank(tmp_path: Path) -> None:
+def test_a_csv_of_one_product_needs_no_second_rank(rows: Rows, tmp_path: Path) -> None:
     """Subtracting the mean would make one product of rank two; a learned constant does not."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 10, (400, 2)) / 9
@@ -188,7 +173,7 @@ def test_a_csv_of_one_product_needs_no_second_rank(tmp_path: Path) -> None:
     assert max(full["rmse"], diagonal["rmse"], centred["rmse"]) < 0.02
 
 
-def test_the_fit_is_that_of_the_library(table, tmp_path: Path) -> None:
+def test_the_fit_is_that_of_the_library(run: Run, table, tmp_path: Path) -> None:
     saved = tmp_path / "fit.safetensors"
     run(*of(table(), "-o", saved, "--hold-out", 0, "--ranks", "2,1,2", "--kernel", "matern12"))
     data = np.loadtxt(tmp_path / "data.csv", delimiter=",", skiprows=1)
@@ -203,7 +188,7 @@ def test_the_fit_is_that_of_the_library(table, tmp_path: Path) -> None:
     )
 
 
-def test_what_a_fit_of_a_csv_warns_of(table) -> None:
+def test_what_a_fit_of_a_csv_warns_of(rows: Rows, table) -> None:
     (row,) = rows(*of(table("1,2,3,nan", "1,2,3,")))
     assert row["n_obs"] == 108 and "2 NaN values were dropped" in row["status"]
     lines = table().read_text().splitlines()[1:]
@@ -216,7 +201,7 @@ def test_what_a_fit_of_a_csv_warns_of(table) -> None:
     assert f"{count} of 24 held-out rows repeat indexes of fitted ones" in row["status"]
 
 
-def test_a_mode_of_one_index_is_a_constant(table) -> None:
+def test_a_mode_of_one_index_is_a_constant(rows: Rows, table) -> None:
     lines = [f"{a},{b},7,{np.sin(a) * b + 0.1 * a}" for a in range(6) for b in range(6)]
     (row,) = rows(*of(table(body=lines)))
     assert row["ranks"] == "(3, 3, 1)"
@@ -234,7 +219,7 @@ def test_a_mode_of_one_index_is_a_constant(table) -> None:
         ("1,2", "cannot be read as CSV"),
     ],
 )
-def test_rows_that_make_no_sense(table, extra: str, message: str) -> None:
+def test_rows_that_make_no_sense(refused: Refused, table, extra: str, message: str) -> None:
     path = table(extra)
     error = refused(*of(path, "--hold-out", 0))
     assert message in str(error) and str(path) in str(error) and error.exit_code == 2
@@ -254,12 +239,12 @@ def test_rows_that_make_no_sense(table, extra: str, message: str) -> None:
         (["-o", "/nowhere/fit.safetensors"], "cannot be written"),
     ],
 )
-def test_options_that_make_no_sense(table, more: list[str], message: str) -> None:
+def test_options_that_make_no_sense(refused: Refused, table, more: list[str], message: str) -> None:
     error = refused(*of(table(), *more))
     assert message in str(error) and error.exit_code == 2
 
 
-def test_tables_that_hold_nothing(table, tmp_path: Path) -> None:
+def test_tables_that_hold_nothing(refused: Refused, table, tmp_path: Path) -> None:
     assert "at least 2 that are not NaN" in str(refused(*of(table(body=[]))))
     lines = [f"{a},{b},{a + b},3" for a in range(4) for b in range(4)]
     assert "all 14 equal 3" in str(refused(*of(table(body=lines))))
@@ -269,7 +254,9 @@ def test_tables_that_hold_nothing(table, tmp_path: Path) -> None:
     assert "cannot be read as CSV" in str(refused(*of(tmp_path / "absent.csv")))
 
 
-def test_files_of_fits_that_make_no_sense(table, tmp_path: Path) -> None:
+def test_files_of_fits_that_make_no_sense(
+    run: Run, refused: Refused, table, tmp_path: Path
+) -> None:
     path, saved = table(), tmp_path / "fit.safetensors"
     run(*of(path, "-o", saved, "--hold-out", 0, "--ranks", 1))
     given = ("predict", "--csv", path, "--index")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +17,9 @@ from reports.figures import emergence_curves as curves
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+pytestmark = pytest.mark.usefixtures("paper")
 HOSTILE = r"$x_{ \frac --><img src=x onerror=alert(1)>"
 STEPS = (0, 5, 20)
-
-
-@pytest.fixture(autouse=True)
-def paper() -> Iterator[None]:
-    with style.paper():
-        yield
 
 
 def view(rows: list[dict[str, Any]], name: str = "v", **parameters: Any) -> View:
@@ -110,19 +104,10 @@ DRAWN: dict[str, tuple[Callable[[View], Figure], View]] = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_draws_and_is_the_same_every_time(name: str) -> None:
-    draw, given = DRAWN[name]
-    pdf = style.to_bytes(draw(given), "pdf")
-    assert pdf.startswith(b"%PDF") and pdf == style.to_bytes(draw(given), "pdf")
-    drawn = ElementTree.fromstring(style.to_bytes(draw(given), "svg"))
-    assert not [e for e in drawn.iter() if "img" in e.tag or "onerror" in e.attrib]
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_an_empty_view_draws_empty_axes(name: str) -> None:
-    draw, given = DRAWN[name]
-    empty = View(given.name, given.title, given.table.slice(0, 0), "", "", dict(given.parameters))
-    assert style.to_bytes(draw(empty), "svg")
+def test_draws_the_same_every_time_and_empty_axes(
+    name: str, check_figure: Callable[..., None]
+) -> None:
+    check_figure(*DRAWN[name])
 
 
 @pytest.mark.parametrize(

@@ -6,32 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analyzer.views.view import View
 from reports import style
 from reports.figures import intruders, intruders_strength, intruders_vectors
 
 HOSTILE = "$x_{ <img src=x onerror=alert(1)> \\frac"
-
-
-def view(rows: list[dict[str, Any]], columns: tuple[str, ...] = (), **parameters: Any) -> View:
-    if not rows:
-        table = pa.table({name: pa.array([], pa.float64()) for name in columns})
-    else:
-        table = pa.Table.from_pylist(rows)
-    return View("v", HOSTILE, table, HOSTILE, parameters=parameters)
-
-
-def drawn(figure: Callable[[View], Figure], of: View) -> Figure:
-    with style.paper():
-        made = figure(of)
-    assert style.to_bytes(made, "pdf").startswith(b"%PDF")
-    return made
 
 
 def counts(x: str) -> list[dict[str, Any]]:
@@ -43,9 +26,9 @@ def counts(x: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["epsilon", "k"])
-def test_counts_are_a_line_a_checkpoint(name: str) -> None:
+def test_counts_are_a_line_a_checkpoint(drawn: Callable[..., Figure], name: str) -> None:
     draw = intruders.count_against_epsilon if name == "epsilon" else intruders.count_against_k
-    figure = drawn(draw, view(counts(name)))
+    figure = drawn(draw, counts(name))
     lines = figure.axes[0].get_lines()
     np.testing.assert_array_equal([line.get_ydata() for line in lines], [[0, 1, 2], [0, 2, 4]])
     looks = {(line.get_linestyle(), line.get_marker()) for line in lines}
@@ -61,8 +44,10 @@ def cosines(matrices: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_maps_have_base_down_tuned_across_and_intruders_outlined() -> None:
-    figure = drawn(intruders_vectors.cosine_maps, view(cosines(1)))
+def test_maps_have_base_down_tuned_across_and_intruders_outlined(
+    drawn: Callable[..., Figure],
+) -> None:
+    figure = drawn(intruders_vectors.cosine_maps, cosines(1))
     axes = figure.axes[0]
     grid = np.asarray(axes.collections[0].get_array()).reshape(3, 3)
     i, j = np.mgrid[1:4, 1:4]
@@ -74,32 +59,32 @@ def test_maps_have_base_down_tuned_across_and_intruders_outlined() -> None:
     assert figure.get_figwidth() == style.COLUMN
 
 
-def test_several_maps_take_a_page_with_a_label_each() -> None:
-    figure = drawn(intruders_vectors.cosine_maps, view(cosines(4)))
+def test_several_maps_take_a_page_with_a_label_each(drawn: Callable[..., Figure]) -> None:
+    figure = drawn(intruders_vectors.cosine_maps, cosines(4))
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert figure.get_figwidth() == style.PAGE
     assert len(set(titles)) == 4
 
 
-def test_largest_cosines_with_their_band_and_the_threshold() -> None:
+def test_largest_cosines_with_their_band_and_the_threshold(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"checkpoint": HOSTILE, "kind": "full", "j": j, "maxcos": 0.1 * j, "lo": 0.1 * j - 0.05,
          "hi": 0.1 * j + 0.05, "n_matrices": 3}
         for j in (1, 2, 3)
     ]  # fmt: skip
-    axes = drawn(intruders_vectors.maxcos_against_rank, view(rows, epsilon=0.42)).axes[0]
+    axes = drawn(intruders_vectors.maxcos_against_rank, rows, epsilon=0.42).axes[0]
     line, threshold = axes.get_lines()
     np.testing.assert_allclose(np.asarray(line.get_ydata(), float), [0.1, 0.2, 0.3])
     np.testing.assert_allclose(np.asarray(threshold.get_ydata(), float), 0.42)
 
 
-def test_tracks_with_an_intruder_are_red_in_all_panels() -> None:
+def test_tracks_with_an_intruder_are_red_in_all_panels(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"track": t, "step": s, "j": t, "sigma": 2.0 / t + s, "maxcos": 0.9 - 0.3 * t,
          "is_intruder": t == 2 and s == 20, "ever_intruder": t == 2}
         for t in (1, 2) for s in (10, 20)
     ]  # fmt: skip
-    figure = drawn(intruders_vectors.dynamics, view(rows, epsilon=0.5))
+    figure = drawn(intruders_vectors.dynamics, rows, epsilon=0.5)
     for axes, name in zip(figure.axes, ("sigma", "j", "maxcos"), strict=True):
         red = [
             line
@@ -122,8 +107,8 @@ def strengths() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_scatter_of_predicted_thresholds_has_a_diagonal() -> None:
-    axes = drawn(intruders_strength.predicted_against_strength, view(strengths())).axes[0]
+def test_scatter_of_predicted_thresholds_has_a_diagonal(drawn: Callable[..., Figure]) -> None:
+    axes = drawn(intruders_strength.predicted_against_strength, strengths()).axes[0]
     none, some, diagonal = axes.get_lines()
     np.testing.assert_allclose(np.asarray(none.get_xdata(), float), [0.1, 2.1])
     np.testing.assert_allclose(np.asarray(some.get_ydata(), float), [0.4, 0.8])
@@ -131,35 +116,36 @@ def test_scatter_of_predicted_thresholds_has_a_diagonal() -> None:
     assert to_hex(some.get_color()).upper() == style.INTRUDER
 
 
-def test_multipliers_up_to_one_are_red_and_missing_ones_are_not_drawn() -> None:
-    axes = drawn(intruders_strength.critical_multipliers, view(strengths())).axes[0]
+def test_multipliers_up_to_one_are_red_and_missing_ones_are_not_drawn(
+    drawn: Callable[..., Figure],
+) -> None:
+    axes = drawn(intruders_strength.critical_multipliers, strengths()).axes[0]
     points: Any = axes.collections[0]
     np.testing.assert_allclose(points.get_offsets()[:, 1], [0.5, 1.5, 2.5])
     colours = [to_hex(colour).upper() for colour in points.get_edgecolors()]
     assert colours == [style.INTRUDER, style.TUNED, style.TUNED]
 
 
-def test_ranks_of_updates_by_layer() -> None:
+def test_ranks_of_updates_by_layer(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"checkpoint": HOSTILE, "kind": "full", "layer": n, "effective_rank": 2.0 + n, "lo": 1.0,
          "hi": 9.0, "n_matrices": 7}
         for n in range(3)
     ]  # fmt: skip
-    axes = drawn(intruders_strength.update_ranks, view(rows)).axes[0]
+    axes = drawn(intruders_strength.update_ranks, rows).axes[0]
     np.testing.assert_allclose(np.asarray(axes.get_lines()[0].get_ydata(), float), [2, 3, 4])
 
 
-def test_empty_views_draw() -> None:
+def test_empty_views_draw(drawn: Callable[..., Figure]) -> None:
     columns = (
         "checkpoint", "matrix", "epsilon", "k", "n_intruders", "j", "maxcos", "lo", "hi", "track",
         "step", "sigma", "is_intruder", "ever_intruder", "theta_star", "delta_spectral_norm",
         "has_intruders", "critical_multiplier", "role", "layer", "effective_rank",
     )  # fmt: skip
-    empty = view([], columns, epsilon=0.5)
     for draw in (
         intruders.count_against_epsilon, intruders.count_against_k, intruders_vectors.cosine_maps,
         intruders_vectors.maxcos_against_rank, intruders_vectors.dynamics,
         intruders_strength.predicted_against_strength, intruders_strength.critical_multipliers,
         intruders_strength.update_ranks,
     ):  # fmt: skip
-        drawn(draw, empty)
+        drawn(draw, [], columns, epsilon=0.5)

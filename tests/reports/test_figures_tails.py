@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 
-from analyzer.views.view import View
 from reports import style
 from reports.figures import tails, tails_fit, welore
 
 HOSTILE = "$x_{ <img src=x onerror=alert(1)> \\frac"
 
 
-def view(rows: list[dict[str, Any]], columns: tuple[str, ...] = (), **parameters: Any) -> View:
-    if not rows:
-        table = pa.table({name: pa.array([], pa.float64()) for name in columns})
-    else:
-        table = pa.Table.from_pylist(rows)
-    return View("v", HOSTILE, table, HOSTILE, parameters=parameters)
-
-
-def drawn(figure: Callable[[View], Figure], of: View) -> Figure:
-    with style.paper():
-        made = figure(of)
-    assert style.to_bytes(made, "pdf").startswith(b"%PDF")
-    return made
-
-
-def test_depth_has_a_panel_a_role_with_intervals() -> None:
+def test_depth_has_a_panel_a_role_with_intervals(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"series": series, "role": role, "layer": n, "alpha": 2.0 + n, "lo": 1.5 + n,
          "hi": None if n == 1 else 4.0 + n, "n_matrices": 1}
         for role in ("attn_q", HOSTILE) for series in ("base", "tuned") for n in range(3)
     ]  # fmt: skip
-    figure = drawn(tails.alpha_by_depth, view(rows))
+    figure = drawn(tails.alpha_by_depth, rows)
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert len(panels) == 2
     base, tuned = panels[0].containers
@@ -53,13 +35,13 @@ def test_depth_has_a_panel_a_role_with_intervals() -> None:
     assert base[0].get_linestyle() != tuned[0].get_linestyle()
 
 
-def test_histogram_keeps_empty_bins_between() -> None:
+def test_histogram_keeps_empty_bins_between(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"series": series, "low": low, "high": low + 0.5, "n": n}
         for series, low, n in (("base", 2.0, 3.0), ("base", 3.5, 1.0), ("tuned", 2.0, 4.0),
                                ("random", 2.5, 0.7))
     ]  # fmt: skip
-    figure = drawn(tails.alpha_histogram, view(rows, (), **{"bin width": 0.5}))
+    figure = drawn(tails.alpha_histogram, rows, **{"bin width": 0.5})
     steps = [p for p in figure.axes[0].patches if isinstance(p, StepPatch)]
     values, edges, _ = steps[0].get_data()
     np.testing.assert_allclose(values, [3, 0, 0, 1])
@@ -75,8 +57,8 @@ CURVES = [
 ]  # fmt: skip
 
 
-def test_tail_shows_all_curves_and_both_edges() -> None:
-    figure = drawn(tails_fit.tail_fit, view(CURVES, xmin=2.0, edge_tw99=3.0))
+def test_tail_shows_all_curves_and_both_edges(drawn: Callable[..., Figure]) -> None:
+    figure = drawn(tails_fit.tail_fit, CURVES, xmin=2.0, edge_tw99=3.0)
     axes = figure.axes[0]
     lines = {str(line.get_label()): line for line in axes.get_lines()}
     np.testing.assert_array_equal(lines["tuned"].get_ydata(), [0.25, 0.5, 0.75, 1.0])
@@ -88,12 +70,12 @@ def test_tail_shows_all_curves_and_both_edges() -> None:
     assert axes.get_ylim()[0] < 0.25 < axes.get_ylim()[1]
 
 
-def test_scan_marks_the_chosen_start() -> None:
+def test_scan_marks_the_chosen_start(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"xmin": x, "alpha": 1.0 + x, "lo": 1.0, "hi": 3.0 + x, "ks_d": 1 / x, "n_tail": n}
         for x, n in ((1.0, 50), (2.0, 20), (4.0, 2))
     ]
-    figure = drawn(tails_fit.xmin_scan, view(rows, xmin=2.0, alpha=3.0, ks_d=0.5))
+    figure = drawn(tails_fit.xmin_scan, rows, xmin=2.0, alpha=3.0, ks_d=0.5)
     upper, lower = figure.axes
     np.testing.assert_array_equal(upper.get_lines()[0].get_ydata(), [2, 3, 5])
     np.testing.assert_array_equal(lower.get_lines()[0].get_ydata(), [1, 0.5, 0.25])
@@ -101,14 +83,14 @@ def test_scan_marks_the_chosen_start() -> None:
     assert upper.get_ylim()[1] < 5  # two values give any exponent
 
 
-def test_bars_of_ranks_are_coloured_and_hatched_by_kind() -> None:
+def test_bars_of_ranks_are_coloured_and_hatched_by_kind(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"place": str(n), "stack": None, "layer": n, "role": HOSTILE, "n": 1, "value": 0.5,
          "low": 0.5, "high": 0.5, "matrices": "", "rank_kept": 2 + 4 * n, "full_rank": 8,
          "is_lrc": n == 0}
         for n in range(2)
     ]  # fmt: skip
-    figure = drawn(welore.rank_bars, view(rows))
+    figure = drawn(welore.rank_bars, rows)
     bars = [
         bar
         for container in figure.axes[0].containers
@@ -120,19 +102,19 @@ def test_bars_of_ranks_are_coloured_and_hatched_by_kind() -> None:
     assert [bool(bar.get_hatch()) for bar in bars] == [False, True]
 
 
-def test_normalised_spectra_are_a_line_a_matrix() -> None:
+def test_normalised_spectra_are_a_line_a_matrix(drawn: Callable[..., Figure]) -> None:
     rows = [
         {"name": name, "role": "attn_q", "layer": 0, "is_lrc": name == "a", "q": q, "z": 1 - q,
          "threshold": 0.3}
         for name in ("a", HOSTILE) for q in (0.0, 0.5, 1.0)
     ]  # fmt: skip
-    lines = drawn(welore.normalised_spectra, view(rows)).axes[0].get_lines()
+    lines = drawn(welore.normalised_spectra, rows).axes[0].get_lines()
     assert len(lines) == 3
     np.testing.assert_allclose(np.asarray(lines[1].get_ydata(), float), [1, 0.5, 0])
     np.testing.assert_allclose(np.asarray(lines[2].get_ydata(), float), 0.3)
 
 
-def test_empty_views_draw() -> None:
+def test_empty_views_draw(drawn: Callable[..., Figure]) -> None:
     columns = ("series", "role", "layer", "alpha", "lo", "hi", "low", "high", "n", "curve", "x",
                "y", "y_hi", "xmin", "ks_d", "n_tail", "place", "stack", "is_lrc", "rank_kept",
                "full_rank", "name", "q", "z", "threshold")  # fmt: skip
@@ -140,4 +122,4 @@ def test_empty_views_draw() -> None:
         tails.alpha_by_depth, tails.alpha_histogram, tails_fit.tail_fit, tails_fit.xmin_scan,
         welore.rank_bars, welore.normalised_spectra,
     ):  # fmt: skip
-        drawn(draw, view([], columns, **{"bin width": 0.5}))
+        drawn(draw, [], columns, **{"bin width": 0.5})

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import pyarrow as pa
 import pytest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.models.manifold.tables import MANIFOLD_TABLES
-from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
-from analyzer.store.connection import create, writer
-from analyzer.store.reading import Store, connect
+from analyzer.store.reading import Store
 from analyzer.views import collection, coverage
 from analyzer.views.coverage import Running, Seen
 
 
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-
-
 @pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    create(tmp_path / "s.duckdb", (*TABLES, *TUCKER_TABLES, *MANIFOLD_TABLES))
-    return connect(tmp_path / "s.duckdb")
-
-
-@pytest.fixture
-def store(empty: Store) -> Store:
+def store(put: Callable[..., None], empty: Store) -> Store:
     """A base, a run of two steps and a single fine-tune; one matrix was refused."""
     db = empty.db
     put(db, "checkpoint", [
@@ -91,7 +72,7 @@ def test_a_running_scan_is_measured_by_cost(store: Store) -> None:
     assert now.fraction == pytest.approx(2 / 5)
 
 
-def test_only_the_newest_scan_can_be_running(store: Store) -> None:
+def test_only_the_newest_scan_can_be_running(put: Callable[..., None], store: Store) -> None:
     put(store.db, "scan", [{"scan_id": 2, "started_at": "t2", "device": "cpu", "status": "ok"}])
     assert coverage.running(store) is None
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
 from analyzer.store.reading import Store, connect
 from analyzer.views import compare, verdicts
 from analyzer.views.pairing import pairs
@@ -23,13 +21,6 @@ INTRUDER = {
 }  # fmt: skip
 
 
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-
-
 def matrix(number: int, owner: int, name: str, **more: Any) -> dict[str, Any]:
     return {
         "matrix_id": number, "checkpoint_id": owner, "name": name, "layer": 0, "role": "mlp_up",
@@ -38,13 +29,14 @@ def matrix(number: int, owner: int, name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> tuple[Store, list[dict[str, Any]], dict[int, dict[str, Any]]]:
+def made(
+    put: Callable[..., None], make_store: Callable[..., Path]
+) -> tuple[Store, list[dict[str, Any]], dict[int, dict[str, Any]]]:
     """base (1), full (2) and adapter (3) of it: six matrices each; intruders, tails by number.
 
     The full one lacks one matrix of the base, has one of its own, and one of another shape.
     """
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
+    db = make_store()
     kinds = ("base", "full", "adapter")
     put(
         db,
@@ -164,7 +156,7 @@ def test_several_checkpoints_stand_in_one_table(made) -> None:
     assert [row["n_matrices"] for row in only] == [1]
 
 
-def test_ranks_put_the_parts_beside_each_other(made) -> None:
+def test_ranks_put_the_parts_beside_each_other(put: Callable[..., None], made) -> None:
     store, *_ = made
     put(
         store.db,
@@ -182,7 +174,7 @@ def test_ranks_put_the_parts_beside_each_other(made) -> None:
     assert rows["fro_norm"]["base"] is None
 
 
-def test_words_carry_numbers_and_thresholds(made) -> None:
+def test_words_carry_numbers_and_thresholds(put: Callable[..., None], made) -> None:
     store, _, tails = made
     put(
         store.db,
@@ -211,11 +203,9 @@ def test_a_change_is_claimed_only_where_intervals_are_apart(first, second, apart
     assert verdicts.change_sentence(rows[0], rows[1] | {"alpha_lo": None}) == ""
 
 
-def test_pairs_of_nothing(tmp_path: Path) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    store = connect(tmp_path / "e.duckdb")
-    assert pairs(store, "a", "b").first == ()
-    assert compare.matrices(store, "a", "b").is_empty
-    assert compare.unmatched(store, "a", "b").is_empty
-    assert compare.several(store, ("a",)).is_empty
-    assert compare.summary(store, "a", "b")["n_matrices"] == 0
+def test_pairs_of_nothing(empty: Store) -> None:
+    assert pairs(empty, "a", "b").first == ()
+    assert compare.matrices(empty, "a", "b").is_empty
+    assert compare.unmatched(empty, "a", "b").is_empty
+    assert compare.several(empty, ("a",)).is_empty
+    assert compare.summary(empty, "a", "b")["n_matrices"] == 0

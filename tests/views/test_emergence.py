@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
 from analyzer.store.reading import Store, connect
 from analyzer.views import emergence, emergence_curves, emergence_maps, emergence_summary
 from analyzer.views.emergence_words import run_words
@@ -23,15 +21,6 @@ STEPS = (10, 20, 40, 70)
 NAMES = ("h.0.q.weight", "h.0.up.weight", "h.1.q.weight", "h.1.up.weight")
 Q = NAMES[0]
 Rows = list[dict[str, Any]]
-
-
-def put(db: Path, tables: dict[str, Rows]) -> None:
-    with writer(db) as connection:
-        for table, rows in tables.items():
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            columns = {name: [row.get(name) for row in rows] for name in names}
-            connection.register("given", pa.table(columns))
-            connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 def collection(folder: str, first: int) -> dict[str, Rows]:
@@ -120,38 +109,19 @@ def written() -> dict[str, Rows]:
 
 
 @pytest.fixture
-def made(tmp_path: Path, written: dict[str, Rows]) -> Store:
+def made(
+    make_store: Callable[..., Path], put: Callable[..., None], written: dict[str, Rows]
+) -> Store:
     """The run, and one of the same name in another collection that must not be mixed in."""
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    put(db, written)
+    db = make_store(**written)
     stranger = collection("/elsewhere", 101)
     row = {"run": "r", "matrix": Q, "source": "grad", "batch_id": "probe"}
-    put(
-        db,
-        {name: stranger[name] for name in ("checkpoint", "matrix")}
-        | {
-            "grad_spectrum": [row | {"matrix_id": 1020, "step": 10, "stable_rank": 1e9}],
-            "grad_singular_value": [
-                {
-                    "run": "r",
-                    "source": "grad",
-                    "batch_id": "probe",
-                    "matrix_id": 1020,
-                    "step": 10,
-                    "k": 1,
-                    "sigma": 1e9,
-                }
-            ],
-        },
-    )
+    for table in ("checkpoint", "matrix"):
+        put(db, table, stranger[table])
+    put(db, "grad_spectrum", [row | {"matrix_id": 1020, "step": 10, "stable_rank": 1e9}])
+    value = {"run": "r", "source": "grad", "batch_id": "probe", "matrix_id": 1020, "step": 10}
+    put(db, "grad_singular_value", [value | {"k": 1, "sigma": 1e9}])
     return connect(db)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    create(tmp_path / "e.duckdb", TABLES)
-    return connect(tmp_path / "e.duckdb")
 
 
 def at(rows: Rows, **wanted: Any) -> Rows:
@@ -218,23 +188,15 @@ def test_overlaps_with_the_step_before_the_first_and_the_last(
     assert view.parameters["chance"] == 0.25 and view.parameters["r"] == 2
 
 
-def test_maps_of_long_runs_are_thinned_and_keep_both_ends(tmp_path: Path) -> None:
-    db = tmp_path / "long.duckdb"
-    create(db, TABLES)
+def test_maps_of_long_runs_are_thinned_and_keep_both_ends(make_store: Callable[..., Path]) -> None:
     steps = list(range(0, 2000, 10))
     row = {"matrix_id": 50, "run": "r", "matrix": Q, "source": "grad", "batch_id": "train"}
-    put(
-        db,
-        collection("/x", 1)
-        | {
-            "emergence": [row],
-            "grad_cosine": [
-                row | {"step_a": a, "step_b": b, "cosine": 0.0, "err": 0.0}
-                for i, a in enumerate(steps)
-                for b in steps[i + 1 :]
-            ],
-        },
-    )
+    cosines = [
+        row | {"step_a": a, "step_b": b, "cosine": 0.0, "err": 0.0}
+        for i, a in enumerate(steps)
+        for b in steps[i + 1 :]
+    ]
+    db = make_store(**collection("/x", 1), emergence=[row], grad_cosine=cosines)
     started = time.perf_counter()
     view = emergence_maps.cosine_map(connect(db), "r", "grad/train", Q)
     shown = sorted(set(view.column("step_a")))
@@ -317,14 +279,16 @@ def test_gaps_are_those_of_the_minibatch(made: Store) -> None:
         assert view.column("is_lrc") == [False, False, True, True]
 
 
-def test_the_scatter_is_what_the_correlation_is_of(made: Store, written: dict[str, Rows]) -> None:
+def test_the_scatter_is_what_the_correlation_is_of(
+    put: Callable[..., None], made: Store, written: dict[str, Rows]
+) -> None:
     xs = {r["matrix"]: r["cos_all"] for r in written["emergence"] if r["source"] == "exp_avg"}
     ys = [r["effective_rank"] / 8 for r in written["spectrum_info"]]
     rho, p = spearmanr([xs[name] for name in NAMES], ys)
     row = {"checkpoint_id": 5, "run": "r", "source": "exp_avg", "batch_id": None, "x": "cos_all",
            "y": "weight_erank_ratio", "method": "spearman", "group": "all", "n": 4,
            "rho": float(rho), "p": float(p)}  # fmt: skip
-    put(made.db, {"emergence_correlation": [row, row | {"method": "pearson", "rho": 9.0}]})
+    put(made.db, "emergence_correlation", [row, row | {"method": "pearson", "rho": 9.0}])
     view = emergence_summary.correlation_scatter(
         made, "r", "exp_avg", "cos_all", "weight_erank_ratio"
     )
@@ -338,15 +302,15 @@ def test_the_scatter_is_what_the_correlation_is_of(made: Store, written: dict[st
     assert other.is_empty and "rho" not in other.parameters
 
 
-def test_memory_in_bytes_of_one_rank(made: Store) -> None:
+def test_memory_in_bytes_of_one_rank(put: Callable[..., None], made: Store) -> None:
     row = {"checkpoint_id": 5, "run": "r", "gradient": 1, "bf16_gigabytes": 1.0}
     sizes = [("full", "exact", None, 100, 200), ("lora", "exact", 4, 110, 20),
              ("galore", "exact", 4, 100, 12), ("galore", "paper", 4, 100, 15),
              ("lora", "paper", 4, 110, 20), ("galore", "exact", 8, 100, 99)]  # fmt: skip
-    put(made.db, {"galore_memory": [
+    put(made.db, "galore_memory", [
         row | {"method": m, "convention": c, "rank": r, "weights": w, "optimizer": o}
         for m, c, r, w, o in sizes
-    ]})  # fmt: skip
+    ])  # fmt: skip
     assert emergence_summary.ranks(made, "r") == [4, 8]
     view = emergence_summary.memory(made, "r", 4)
     bars = {(r["method"], r["convention"], r["part"]): r["bytes"] for r in view.rows()}

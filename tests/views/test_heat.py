@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from analyzer.analyses.tables import TABLES
 from analyzer.errors import UsageError
-from analyzer.store.connection import create, writer
+from analyzer.store.connection import writer
 from analyzer.store.reading import Store, connect
 from analyzer.views import heat
 from analyzer.views.history import history
 
 LEFT, WEIGHT = (("side", "left"),), (("kind", "weight"),)
 STEPS = (10, 20, 40)
-
-
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 def checkpoint(number: int, name: str, **more: Any) -> dict[str, Any]:
@@ -48,11 +40,12 @@ def names() -> list[tuple[str, int | None, str, int | None]]:
 
 @pytest.fixture
 def made(
-    tmp_path: Path, names: list[tuple[str, int | None, str, int | None]]
+    put: Callable[..., None],
+    make_store: Callable[..., Path],
+    names: list[tuple[str, int | None, str, int | None]],
 ) -> tuple[Store, dict[tuple[str, str], dict[str, float]]]:
     """A base and a run of three steps, whose names have a prefix more; and alpha, ratio by name."""
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
+    db = make_store()
     rng = np.random.default_rng(3)
     put(db, "checkpoint", [checkpoint(1, "base", kind="base")])
     put(
@@ -191,10 +184,8 @@ def test_a_history_of_an_update_has_no_base(made) -> None:
     assert view.column("run") == ["run"] * 3
 
 
-def test_an_empty_store_has_no_cells(tmp_path: Path) -> None:
-    create(tmp_path / "s.duckdb", TABLES)
-    store = connect(tmp_path / "s.duckdb")
-    assert heat.heat(store, "x", "tail.alpha", WEIGHT).is_empty
-    assert heat.heat(store, "x", "tail.alpha", WEIGHT, "y").is_empty
-    assert history(store, (), "tail.alpha").is_empty
-    assert heat.metrics(store, "x", ("tail",)) == []
+def test_an_empty_store_has_no_cells(empty: Store) -> None:
+    assert heat.heat(empty, "x", "tail.alpha", WEIGHT).is_empty
+    assert heat.heat(empty, "x", "tail.alpha", WEIGHT, "y").is_empty
+    assert history(empty, (), "tail.alpha").is_empty
+    assert heat.metrics(empty, "x", ("tail",)) == []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from analyzer.analyses.tables import TABLES
@@ -20,13 +20,6 @@ PLACES = (
     ("h.0.mlp.experts.1.up", 0, "expert_up", 1), ("embed.weight", None, "embed", None),
 )  # fmt: skip
 NAMES = [f"run/checkpoint-{step}" for step in STEPS]
-
-
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 def vectors(rng: np.random.Generator, number: int) -> list[dict[str, Any]]:
@@ -84,19 +77,8 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, rows: dict[str, list[dict[str, Any]]]) -> Store:
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    for table, members in rows.items():
-        if members:
-            put(db, table, members)
-    return connect(db)
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    create(tmp_path / "e.duckdb", TABLES)
-    return connect(tmp_path / "e.duckdb")
+def store(make_store: Callable[..., Path], rows: dict[str, list[dict[str, Any]]]) -> Store:
+    return connect(make_store(**{table: members for table, members in rows.items() if members}))
 
 
 def of(
@@ -205,7 +187,7 @@ def test_largest_cosines_of_one_matrix_and_of_all(
     assert one.column("lo") == [max(v["maxcos"] - v["maxcos_err"], 0) for v in found]
 
 
-def test_tracks_follow_likeness_and_not_rank(store: Store) -> None:
+def test_tracks_follow_likeness_and_not_rank(put: Callable[..., None], store: Store) -> None:
     # at step 20 vectors 1 and 2 have changed places and vector 3 is new; at 40 it goes on
     links = [
         (200, 1, 2, 0.99), (200, 2, 1, 0.98), (200, 3, 3, 0.6),

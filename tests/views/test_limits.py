@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
 from analyzer.store.reading import Store, connect
 from analyzer.views import limits, limits_summary, limits_sweeps
 from analyzer.views.limits_words import head_words
@@ -22,14 +20,6 @@ LENGTH, ALPHA, RANK = 64, 8.0, 4
 LIMIT = math.sqrt(math.log(LENGTH))
 NAME = "lora/checkpoint-2"
 Rows = list[dict[str, Any]]
-
-
-def put(db: Path, table: str, rows: Rows) -> None:
-    with writer(db) as connection:
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        columns = {name: [row.get(name) for row in rows] for name in names}
-        connection.register("given", pa.table(columns))
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 def checkpoints() -> Rows:
@@ -74,12 +64,8 @@ def heads() -> Rows:
 
 
 @pytest.fixture
-def made(tmp_path: Path, heads: Rows) -> Store:
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    put(db, "checkpoint", checkpoints())
-    put(db, "lora_limits", heads)
-    return connect(db)
+def made(make_store: Callable[..., Path], heads: Rows) -> Store:
+    return connect(make_store(checkpoint=checkpoints(), lora_limits=heads))
 
 
 def of(rows: Rows, source: str, number: int = 3) -> Rows:
@@ -101,7 +87,9 @@ def test_the_map_has_a_cell_a_head(made: Store, heads: Rows) -> None:
     assert view.parameters == {"checkpoint": NAME, "source": "data_free", "L": LENGTH}
 
 
-def test_layers_of_two_stacks_are_told_apart_by_module(made: Store, heads: Rows) -> None:
+def test_layers_of_two_stacks_are_told_apart_by_module(
+    put: Callable[..., None], made: Store, heads: Rows
+) -> None:
     more = [
         r | {"module": "decoder." + r["module"], "stack": "decoder"}
         for r in of(heads, "data_free", 1)
@@ -150,7 +138,7 @@ def test_bounds_stand_beside_what_was_measured(made: Store, heads: Rows) -> None
 
 
 @pytest.fixture
-def swept(made: Store) -> Rows:
+def swept(put: Callable[..., None], made: Store) -> Rows:
     rng = np.random.default_rng(2)
     rows = []
     for layer, head, length in itertools.product((0, 10), range(3), (2, 8, 64)):
@@ -221,17 +209,14 @@ def adapted(seed: int, scale: float) -> tuple[dict[str, Any], np.ndarray, np.nda
 
 @pytest.mark.parametrize(("seed", "scale"), list(itertools.product(range(4), (0.5, 2.0, 2.5))))
 def test_what_is_left_open_of_alpha_holds_the_truth(
-    tmp_path: Path, seed: int, scale: float
+    make_store: Callable[..., Path], seed: int, scale: float
 ) -> None:
     """Against max|Q0 + alpha·U| itself, at every alpha of the curve."""
     row, Q0, U = adapted(seed, scale)
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    put(db, "checkpoint", checkpoints())
     place = {"checkpoint_id": 3, "matrix_id": 300, "layer": 0, "module": "h.0.attn", "head": 0,
              "source": "activations", "L": LENGTH, "threshold": LIMIT, "c": 1.0}  # fmt: skip
-    put(db, "lora_limits", [row | place])
-    view = limits_sweeps.alpha_curve(connect(db), NAME, "0", 0)
+    store = connect(make_store(checkpoint=checkpoints(), lora_limits=[row | place]))
+    view = limits_sweeps.alpha_curve(store, NAME, "0", 0)
     alphas = np.array(view.column("alpha"))
     truth = np.array([np.abs(Q0 + a * U).max() / LIMIT for a in alphas])
     lower, upper = np.array(view.column("lower")), np.array(view.column("upper"))
@@ -247,7 +232,7 @@ def test_what_is_left_open_of_alpha_holds_the_truth(
         i = int(np.argmin(np.abs(alphas - alpha)))
         assert alphas[i] == pytest.approx(alpha, abs=1e-9)
         assert lower[i] == pytest.approx(truth[i]) and upper[i] == pytest.approx(truth[i])
-    (bar,) = limits_sweeps.alpha_intervals(connect(db), NAME).rows()
+    (bar,) = limits_sweeps.alpha_intervals(store, NAME).rows()
     state = "base over" if truth[0] > 1 else "over" if row["gamma_q"] > LIMIT else "within"
     assert bar["state"] == state and bar["headroom"] == row["headroom"]
     if row["scaling_high"] is not None and row["scaling_high"] >= 0.0:
@@ -257,7 +242,9 @@ def test_what_is_left_open_of_alpha_holds_the_truth(
         assert bar["high"] is None
 
 
-def test_updates_that_are_not_linear_in_alpha_have_no_curve(made: Store) -> None:
+def test_updates_that_are_not_linear_in_alpha_have_no_curve(
+    put: Callable[..., None], made: Store
+) -> None:
     row, _, _ = adapted(0, 0.5)
     place = {"checkpoint_id": 2, "matrix_id": 200, "layer": 5, "module": "h.5.attn", "head": 0,
              "source": "activations", "L": LENGTH, "threshold": LIMIT, "c": 1.0}  # fmt: skip
@@ -297,9 +284,7 @@ def test_words_count_the_verdicts(made: Store, heads: Rows) -> None:
     assert any(f"{sure} of 6 heads below" in paragraph for paragraph in words)
 
 
-def test_empty_stores_and_unknown_names_give_empty_tables(made: Store, tmp_path: Path) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    empty = connect(tmp_path / "e.duckdb")
+def test_empty_stores_and_unknown_names_give_empty_tables(made: Store, empty: Store) -> None:
     assert limits.checkpoints(empty) == [] and limits.sources(empty, NAME) == []
     for store, name in ((empty, NAME), (made, "' OR 1 --")):
         assert head_words(store, name, "activations") == []

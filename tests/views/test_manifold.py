@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from analyzer.models.manifold.tables import MANIFOLD_TABLES
-from analyzer.store.connection import create, writer
+from analyzer.store.connection import create
 from analyzer.store.reading import Store, connect
 from analyzer.store.schema import CORE_TABLES
 from analyzer.views import geometry, manifold, manifold_fits
 
 NAMES = ("base", "run/checkpoint-1", "run/checkpoint-2", "alone")
-
-
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 @pytest.fixture
@@ -46,7 +39,7 @@ def fit_rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def store(empty: Store) -> Store:
+def store(put: Callable[..., None], empty: Store) -> Store:
     put(empty.db, "checkpoint", [
         {"checkpoint_id": i + 1, "name": name, "kind": "full" if i else "base",
          "run": "run" if "/" in name else None, "step": i if "/" in name else None, "path": name,

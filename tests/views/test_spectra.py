@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
+from analyzer.store.connection import writer
 from analyzer.store.reading import Store, connect
 from analyzer.store.writing import SpectrumValues, insert
 from analyzer.views import spectra
 
 NAME = "h.0.attn.q_proj.weight"
 ALPHA, XMIN, N_TAIL, EDGE = 3.5, 0.25, 40, 1.44
-
-
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 @pytest.fixture
@@ -36,41 +28,25 @@ def values() -> dict[tuple[int, str], np.ndarray]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, values: dict[tuple[int, str], np.ndarray]) -> Store:
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    put(
-        db,
-        "checkpoint",
-        [
+def store(make_store: Callable[..., Path], values: dict[tuple[int, str], np.ndarray]) -> Store:
+    place = {"layer": 0, "role": "attn_q", "rows": 50, "cols": 50, "status": "ok"}
+    db = make_store(
+        checkpoint=[
             {"checkpoint_id": 1, "name": "base", "kind": "base", "base_checkpoint_id": None},
             {"checkpoint_id": 2, "name": "tuned", "kind": "full", "base_checkpoint_id": 1},
             {"checkpoint_id": 3, "name": "other", "kind": "full", "base_checkpoint_id": None},
         ],
-    )
-    place = {"layer": 0, "role": "attn_q", "rows": 50, "cols": 50, "status": "ok"}
-    put(
-        db,
-        "matrix",
-        [
+        matrix=[
             {"matrix_id": 1, "checkpoint_id": 1, "name": NAME, **place},
             {"matrix_id": 2, "checkpoint_id": 2, "name": f"model.{NAME}", **place},
             {"matrix_id": 3, "checkpoint_id": 3, "name": NAME, **place},
         ],
-    )
-    put(
-        db,
-        "spectrum_info",
-        [
+        spectrum_info=[
             {"matrix_id": n, "kind": kind, "error_bound": 0.01, "storage_floor": 0.001}
             for n, kind in values
         ],
-    )
-    put(
-        db,
-        "tail",
-        [{"matrix_id": 2, "kind": "weight", "alpha": ALPHA, "xmin": XMIN, "n_tail": N_TAIL,
-          "edge_tw99": EDGE}],
+        tail=[{"matrix_id": 2, "kind": "weight", "alpha": ALPHA, "xmin": XMIN, "n_tail": N_TAIL,
+               "edge_tw99": EDGE}],
     )  # fmt: skip
     with writer(db) as connection:
         insert(connection, [SpectrumValues(n, kind, sigma) for (n, kind), sigma in values.items()])
@@ -146,10 +122,8 @@ def test_a_grid_has_a_line_for_each_part(store: Store) -> None:
     assert spectra.grid(store, "nothing", "base").is_empty
 
 
-def test_an_empty_store_has_no_lines(tmp_path: Path) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    store = connect(tmp_path / "e.duckdb")
-    view = spectra.spectra(store, "a", "b", "c")
+def test_an_empty_store_has_no_lines(empty: Store) -> None:
+    view = spectra.spectra(empty, "a", "b", "c")
     assert view.is_empty
     assert spectra.lowest(view) is None
-    assert spectra.grid(store, "a", "b").is_empty
+    assert spectra.grid(empty, "a", "b").is_empty

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 from scipy.integrate import quad
@@ -23,13 +23,6 @@ from theory.wishart_null import null_statistics
 ROWS, COLS, DRAWS = 40, 60, 50
 
 
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-
-
 def spectrum(number: int) -> NDArray[np.float64]:
     """Noise for even numbers; for odd ones a spectrum with a heavy tail."""
     rng = np.random.default_rng(number)
@@ -43,7 +36,9 @@ PLACES = ((0, "attn_q", None), (1, "attn_q", None), (0, "expert_up", 0), (0, "ex
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, dict[int, dict[str, Any]]]:
+def made(
+    put: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Store, dict[int, dict[str, Any]]]:
     """A base and a tuned checkpoint whose names have a prefix more; and the tail rows by number."""
     db = tmp_path_factory.mktemp("tails") / "s.duckdb"
     create(db, TABLES)
@@ -228,23 +223,23 @@ def test_lists_of_names(made: tuple[Store, dict[int, dict[str, Any]]]) -> None:
     assert tails_fit.kinds(store, "full", "model.h.1.attn_q.None.weight") == ["weight"]
 
 
-def test_an_empty_store_gives_empty_tables(tmp_path: Path) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    store = connect(tmp_path / "e.duckdb")
+def test_an_empty_store_gives_empty_tables(empty: Store) -> None:
     for view in (
-        tails.alpha_by_depth(store, "a"), tails.alpha_histogram(store, "a"),
-        tails.against_noise(store, "a"), tails_fit.eigenvalues(store, "a", "b"),
-        tails_fit.xmin_scan(store, "a", "b"),
+        tails.alpha_by_depth(empty, "a"), tails.alpha_histogram(empty, "a"),
+        tails.against_noise(empty, "a"), tails_fit.eigenvalues(empty, "a", "b"),
+        tails_fit.xmin_scan(empty, "a", "b"),
     ):  # fmt: skip
         assert view.is_empty, view.name
-    assert tails.fitted_names(store) == []
+    assert tails.fitted_names(empty) == []
 
 
-def test_a_matrix_without_a_fit_shows_its_eigenvalues_alone(tmp_path: Path) -> None:
-    db = tmp_path / "s.duckdb"
-    create(db, TABLES)
-    put(db, "checkpoint", [{"checkpoint_id": 1, "name": "base", "kind": "base"}])
-    put(db, "matrix", [{"matrix_id": 1, "checkpoint_id": 1, "name": "m", "rows": 4, "cols": 4}])
+def test_a_matrix_without_a_fit_shows_its_eigenvalues_alone(
+    make_store: Callable[..., Path],
+) -> None:
+    db = make_store(
+        checkpoint=[{"checkpoint_id": 1, "name": "base", "kind": "base"}],
+        matrix=[{"matrix_id": 1, "checkpoint_id": 1, "name": "m", "rows": 4, "cols": 4}],
+    )
     sigma = np.array([3.0, 2.0, 1.0, 0.0])
     row = tail_row(
         sigma, rows=4, cols=4, storage_floor=0.0, matrix_id=1, kind="weight", full=False, seed=0

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.stats import chi2
 
-from analyzer.analyses.tables import TABLES
-from analyzer.store.connection import create, writer
-from analyzer.store.reading import Store, connect
+from analyzer.store.reading import Store
 from analyzer.views import (
     theory_attention,
     theory_bulk,
@@ -24,22 +20,8 @@ from analyzer.views import (
 )
 
 
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-
-
 @pytest.fixture
-def empty(tmp_path: Path) -> Store:
-    db = tmp_path / "analyzer.duckdb"
-    create(db, TABLES)
-    return connect(db)
-
-
-@pytest.fixture
-def store(empty: Store) -> Store:
+def store(put: Callable[..., None], empty: Store) -> Store:
     put(empty.db, "checkpoint", [
         {"checkpoint_id": 1, "name": "base", "kind": "base"},
         {"checkpoint_id": 2, "name": "full", "kind": "full", "base_checkpoint_id": 1},

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from analyzer.models.spectral_tensor.tables import TUCKER_TABLES
-from analyzer.store.connection import create, writer
+from analyzer.store.connection import create
 from analyzer.store.reading import Store, connect
 from analyzer.store.schema import CORE_TABLES
 from analyzer.views import tucker, tucker_posterior
 
 STEPS, DEPTHS, ROLES, Q = (0.0, 10.0, 30.0), (0.0, 1.0, 2.0), ("attn_q", "mlp_up"), 12
 MODES = ["depth", "step", "role", "quantile"]
-
-
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
 
 
 def fit_row(fit_id: int, **changed: Any) -> dict[str, Any]:
@@ -68,7 +61,7 @@ def empty(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def store(empty: Store) -> Store:
+def store(put: Callable[..., None], empty: Store) -> Store:
     put(empty.db, "tucker_fit", [
         fit_row(1),
         fit_row(2, run="base", rmse=None, holdout=None, baseline_rmse=None, coverage=None),

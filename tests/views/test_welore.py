@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -27,13 +26,6 @@ PLACES = (
 SHAPES = ((12, 12), (20, 12), (12, 20), (8, 30), (8, 30), (50, 12))
 
 
-def put(db: Path, table: str, rows: list[dict[str, Any]]) -> None:
-    given = pa.Table.from_pylist(rows)
-    with writer(db) as connection:
-        connection.register("given", given)
-        connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM given')
-
-
 def spectrum(number: int) -> NDArray[np.float64]:
     p = min(SHAPES[number % 10])
     if number % 10 == 3:
@@ -43,7 +35,7 @@ def spectrum(number: int) -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(put: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Store:
     db = tmp_path_factory.mktemp("welore") / "s.duckdb"
     create(db, TABLES)
     put(
@@ -133,8 +125,6 @@ def test_normalised_spectra(store: Store) -> None:
     assert "embed" not in set(view.column("role"))
 
 
-def test_an_empty_store_gives_empty_tables(tmp_path: Path) -> None:
-    create(tmp_path / "e.duckdb", TABLES)
-    empty = connect(tmp_path / "e.duckdb")
+def test_an_empty_store_gives_empty_tables(empty: Store) -> None:
     assert welore.ranks(empty, "a", 0.5).is_empty
     assert welore.normalised_spectra(empty, "a", 0.5).is_empty
