@@ -1,13 +1,18 @@
-"""Cells of a layer × role map from a query of one's own, in the columns of analyzer.views.heat."""
+"""Cells of a layer × role map from the rows of a query, and their order."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from analyzer.views.heat import OUTSIDE, role_order
-
+OUTSIDE = "none"  # the place of matrices outside all layers
+ROLES = (
+    "embed", "attn_qkv", "attn_q", "attn_k", "attn_v", "attn_o", "mlp_gate_up", "mlp_gate",
+    "mlp_up", "mlp_down", "router", "expert_gate_up", "expert_gate", "expert_up", "expert_down",
+    "norm", "unembed", "other",
+)  # fmt: skip
 # Of a query that groups matrices `m` by stack, layer and role; lists, that `cells` makes into text.
 NAMES = "list(DISTINCT m.name ORDER BY m.name)[1:4] AS matrices"
 
@@ -31,12 +36,18 @@ def cells(found: pa.Table) -> pa.Table:
         row["place"] = f"{row['stack']} {label}" if several and row["stack"] else label
         names = row["matrices"]
         row["matrices"] = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    rows.sort(key=lambda r: (role_order(r["role"]), r["stack"] or "", _number(r["layer"])))
+    rows.sort(key=lambda row: (role_order(row["role"]), place_order(row)))
     known = {name for name, _ in _FIXED}
     others = [field for field in found.schema if field.name not in known]
     fixed = [pa.field(name, kind) for name, kind in _FIXED]
     return pa.Table.from_pylist(rows, schema=pa.schema(fixed + others))
 
 
-def _number(layer: int | None) -> int:
-    return -1 if layer is None else layer
+def role_order(role: str) -> tuple[int, str]:
+    """Sort key: embeddings, attention, MLP, experts, unembedding, the rest."""
+    return (ROLES.index(role) if role in ROLES else len(ROLES), role)
+
+
+def place_order(row: Mapping[str, Any]) -> tuple[str, int]:
+    """Sort key of a row's `stack` and `layer`: what is outside the layers first."""
+    return (row["stack"] or "", -1 if row["layer"] is None else row["layer"])

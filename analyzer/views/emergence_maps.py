@@ -77,6 +77,23 @@ def weight_spectrum_map(store: Store, run: str, matrix: str) -> View:
     )
 
 
+def _square(columns: str, diagonal: str) -> str:
+    """SQL of all steps against all: the `columns` of `pairs` twice, and `diagonal` for a step."""
+    return f"""
+        {kept("SELECT step_a AS step FROM pairs UNION SELECT step_b FROM pairs", STEPS)},
+        shown AS (
+            SELECT * FROM pairs WHERE step_a IN (FROM kept) AND step_b IN (FROM kept)
+                  AND step_a <> step_b)
+        SELECT * FROM shown
+        UNION ALL SELECT step_b, step_a, {columns} FROM shown
+        UNION ALL SELECT step, step, {diagonal} FROM kept
+        ORDER BY ALL
+    """
+
+
+_ONE_AND_CHANCE = "1.0, (SELECT max(chance) FROM pairs), (SELECT max(r) FROM pairs)"
+
+
 def cosine_map(store: Store, run: str, source: str, matrix: str) -> View:
     """Cosines between steps, both halves and the diagonal: `step_a`, `step_b`, `cosine`, `err`,
     `disattenuated` (cosine of the expected gradients, where a noise ceiling allows it)."""
@@ -85,14 +102,7 @@ def cosine_map(store: Store, run: str, source: str, matrix: str) -> View:
         WITH {ANCHOR}, {TARGET}, pairs AS (
             SELECT step_a, step_b, cosine, err, disattenuated FROM grad_cosine
             SEMI JOIN target USING (matrix_id) WHERE run = ? AND {KEY} = ?),
-        {kept("SELECT step_a AS step FROM pairs UNION SELECT step_b FROM pairs", STEPS)},
-        shown AS (
-            SELECT * FROM pairs WHERE step_a IN (FROM kept) AND step_b IN (FROM kept)
-                  AND step_a <> step_b)
-        SELECT * FROM shown
-        UNION ALL SELECT step_b, step_a, cosine, err, disattenuated FROM shown
-        UNION ALL SELECT step, step, 1.0, 0.0, NULL FROM kept
-        ORDER BY ALL
+        {_square("cosine, err, disattenuated", "1.0, 0.0, NULL")}
         """,
         [run, matrix, run, source],
     )
@@ -117,15 +127,7 @@ def overlap_map(store: Store, run: str, source: str, matrix: str) -> View:
             SELECT step_a, step_b, overlap, chance, r FROM grad_overlap
             SEMI JOIN target USING (matrix_id)
             WHERE run = ? AND {KEY} = ? AND source_b = source),
-        {kept("SELECT step_a AS step FROM pairs UNION SELECT step_b FROM pairs", STEPS)},
-        shown AS (
-            SELECT * FROM pairs WHERE step_a IN (FROM kept) AND step_b IN (FROM kept)
-                  AND step_a <> step_b)
-        SELECT * FROM shown
-        UNION ALL SELECT step_b, step_a, overlap, chance, r FROM shown
-        UNION ALL SELECT step, step, 1.0, c.chance, c.r
-                  FROM kept, (SELECT max(chance) AS chance, max(r) AS r FROM pairs) c
-        ORDER BY ALL
+        {_square("overlap, chance, r", _ONE_AND_CHANCE)}
         """,
         [run, matrix, run, source],
     )

@@ -5,32 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from analyzer.errors import UsageError
 from analyzer.store.columns import Column
 from analyzer.store.reading import Store
+from analyzer.views.cells import cells, place_order, role_order
 from analyzer.views.metrics import explained, registry
 from analyzer.views.pairing import CHECKPOINT, pairs
 from analyzer.views.view import View
 
 Fixed = tuple[tuple[str, str | int | float], ...]  # (column, its value), as side = left
 
-OUTSIDE = "none"  # the place of matrices outside all layers
-ROLES = (
-    "embed", "attn_qkv", "attn_q", "attn_k", "attn_v", "attn_o", "mlp_gate_up", "mlp_gate",
-    "mlp_up", "mlp_down", "router", "expert_gate_up", "expert_gate", "expert_up", "expert_down",
-    "norm", "unembed", "other",
-)  # fmt: skip
 WIDE_RANGE = 50.0  # largest over smallest value from which on a colour scale is logarithmic
 _NUMBERS = ("BIGINT", "DOUBLE", "BOOLEAN")
-_CELLS = pa.schema(
-    [
-        ("place", pa.string()), ("stack", pa.string()), ("layer", pa.int64()),
-        ("role", pa.string()), ("n", pa.int64()), ("value", pa.float64()),
-        ("low", pa.float64()), ("high", pa.float64()), ("matrices", pa.string()),
-    ]
-)  # fmt: skip
 
 
 def definition(metric: str, fixed: Fixed = ()) -> Column:
@@ -81,21 +67,21 @@ def heat(
         parameters: list[Any] = [checkpoint, *own]
     else:
         source, parameters = _changes(store, checkpoint, metric, fixed, against)
-    cells = store.sql(
+    found = store.sql(
         f"""
         WITH own AS (SELECT * FROM matrix WHERE checkpoint_id = {CHECKPOINT}),
         v AS ({source})
         SELECT stack, layer, role, count(*) AS n, median(value) AS value, min(value) AS low,
-               max(value) AS high, list(name ORDER BY expert, name)[1:3] AS names
+               max(value) AS high, list(name ORDER BY expert, name)[1:4] AS matrices
         FROM own JOIN v USING (matrix_id) GROUP BY stack, layer, role
         """,
         parameters,
-    ).to_pylist()
+    )
     title = f"Change of {column.name}" if against is not None else column.name
     return View(
         f"heat_{column.name}" if against is None else f"heat_change_{column.name}",
         f"{title} by layer and role: {checkpoint}",
-        pa.Table.from_pylist(_placed(cells), schema=_CELLS),
+        cells(found),
         explained(column).rstrip(".") + ". Several matrices of one cell: their median.",
         parameters=dict(fixed) | ({"against": against} if against is not None else {}),
     )
@@ -116,30 +102,9 @@ def _changes(
     return source, [checkpoint, list(both.first), list(both.second), *own]
 
 
-def _placed(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells with their label, roles in the order of the forward pass, then by layer."""
-    several = len({cell["stack"] for cell in cells if cell["stack"] is not None}) > 1
-    cells.sort(key=lambda c: (role_order(c["role"]), c["stack"] or "", _layer(c)))
-    for cell in cells:
-        label = OUTSIDE if cell["layer"] is None else str(cell["layer"])
-        cell["place"] = f"{cell['stack']} {label}" if several and cell["stack"] else label
-        more = ", …" if cell["n"] > len(cell["names"]) else ""
-        cell["matrices"] = ", ".join(cell.pop("names")) + more
-    return cells
-
-
-def role_order(role: str) -> tuple[int, str]:
-    """Sort key: embeddings, attention, MLP, experts, unembedding, the rest."""
-    return (ROLES.index(role) if role in ROLES else len(ROLES), role)
-
-
-def _layer(cell: dict[str, Any]) -> int:
-    return -1 if cell["layer"] is None else cell["layer"]
-
-
 def places(view: View) -> list[str]:
     """Labels of the layers in order: stack by stack, what is outside the layers first."""
-    found = {row["place"]: (row["stack"] or "", _layer(row)) for row in view.rows()}
+    found = {row["place"]: place_order(row) for row in view.rows()}
     return sorted(found, key=lambda place: found[place])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from analyzer.store.reading import Store
-from analyzer.views.heat import role_order
+from analyzer.views.cells import role_order
 from analyzer.views.intruders import NEWEST
 from analyzer.views.view import View
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow.compute as pc
+
 from analyzer.store.reading import Store
 from analyzer.views.view import MOST_POINTS, View
 
@@ -43,6 +45,24 @@ def groups(store: Store, checkpoint: str) -> View:
         "below it is structure. No order is shorter than the bound (Held & Karp 1970).",
         SOURCE,
         {"checkpoint": checkpoint},
+    )
+
+
+def smoothness(of: View) -> View:
+    """What is not chance in every group of `groups`: `group`, `kind`, `block`, `n`, `smoothness`.
+
+    Without the groups that have no smoothness: of one unit, or of zeros.
+    """
+    known = of.table.filter(pc.field("smoothness").is_valid())
+    return View(
+        "manifold_smoothness",
+        "What is not chance, by block",
+        known.select(["group", "kind", "block", "n", "smoothness"]),
+        "1 - (best order)/(best order after shuffling). Dashed: 0, what chance gives, and "
+        f"{RULE_OF_THUMB:g}, a rule of thumb from four tiny models below which pruning was the "
+        "better way.",
+        of.source,
+        of.parameters,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analyzer.store.reading import Store
-from analyzer.views.heat import role_order
+from analyzer.views.cells import role_order
 from analyzer.views.pairing import pairs
 from analyzer.views.view import View, thinned
 

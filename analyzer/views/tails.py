@@ -7,9 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from analyzer.store.reading import Store
-from analyzer.views.cells import NAMES, cells
+from analyzer.views.cells import NAMES, cells, role_order
 from analyzer.views.collection import base_of
-from analyzer.views.heat import role_order
 from analyzer.views.pairing import CHECKPOINT, pairs
 from analyzer.views.view import View
 

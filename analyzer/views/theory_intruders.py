@@ -103,6 +103,20 @@ def own_outliers(store: Store, checkpoint: str, matrix: str, epsilon: float) -> 
     return outliers(values, (rows, cols), epsilon, f"{matrix} of {checkpoint}")
 
 
+def cosines(law: View) -> View:
+    """What an outlier's vector resembles, of `outliers`: its columns without the singular value."""
+    return View(
+        "outlier_cosines",
+        "What its vector resembles",
+        law.table.select(["theta", "alignment", "maxcos", "p_intruder"]),
+        "|cosine| of the new left singular vector with the update's, and the median of its largest "
+        "with any of the base. Where the grey line is below ε, more than half of such vectors are "
+        "intruders. Red: ε and θ*.",
+        law.source,
+        law.parameters,
+    )
+
+
 _OUTLIERS = pa.schema(
     [
         (name, pa.float64())

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-import pyarrow as pa
 
 from analyzer.views.view import View
+from apps.charts.lines import levels, series
 from reports import style
 from reports.figures.emergence import DECADES
 
 HEIGHT = 360
-GREY = "#8A8A8A"  # of rules and their words: reads on light and dark
 
 
 def spectrum_map(view: View) -> alt.TopLevelMixin:
@@ -89,37 +88,8 @@ def overlap_curves(view: View) -> alt.TopLevelMixin:
         )
     )
     chance = view.parameters.get("chance")
-    rules = rule([] if chance is None else [(chance, "chance")])
+    rules = [] if chance is None else levels((chance, "chance"))
     return alt.layer(lines, *rules).properties(height=HEIGHT)
-
-
-def rule(levels: Sequence[tuple[float, str]], *, dash: Sequence[int] = (4, 3)) -> list[alt.Chart]:
-    """Horizontal lines with a word each."""
-    if not levels:
-        return []
-    base = alt.Chart(pa.table({"level": [y for y, _ in levels], "word": [w for _, w in levels]}))
-    y = alt.Y("level:Q")
-    return [
-        base.mark_rule(strokeDash=list(dash), color=GREY).encode(y=y),
-        base.mark_text(align="right", dx=-4, dy=-6, color=GREY).encode(
-            x=alt.value("width"), y=y, text="word:N"
-        ),
-    ]
-
-
-def series(
-    name: str, title: str, order: Sequence[str] | None = None, columns: int = 4
-) -> alt.Color:
-    """The colour of a line, its legend below the chart where it takes no width."""
-    return alt.Color(
-        f"{name}:N",
-        title=title,
-        sort=list(order) if order else None,
-        scale=alt.Scale(range=list(style.SERIES)),
-        legend=alt.Legend(
-            orient="bottom", columns=columns, labelLimit=240, symbolOpacity=1, symbolLimit=16
-        ),
-    )
 
 
 def _square(view: View, value: str, low: float, further: list[alt.Tooltip]) -> alt.Chart:

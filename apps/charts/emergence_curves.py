@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from analyzer.views.emergence_curves import ENERGIES, SIGNAL
 from analyzer.views.view import View
-from apps.charts.emergence import HEIGHT, rule, series
+from apps.charts.emergence import HEIGHT
+from apps.charts.lines import levels, series
 from reports import style
 from reports.figures.emergence_curves import NAMES, memory_label, memory_unit
 
@@ -30,7 +31,7 @@ def rank_curves(view: View) -> alt.TopLevelMixin:
 def signal_fraction(view: View) -> alt.TopLevelMixin:
     """Signal in the minibatch gradient by role, and the line below which noise dominates."""
     bands = _bands(view, "role", "step", "signal fraction")
-    return alt.layer(bands, *rule([(SIGNAL, "mostly noise below")])).properties(height=TALL)
+    return alt.layer(bands, *levels((SIGNAL, "mostly noise below"))).properties(height=TALL)
 
 
 def noise_ceiling(view: View) -> alt.TopLevelMixin:

@@ -6,9 +6,7 @@ import altair as alt
 
 from analyzer.views.view import View
 from apps.charts.data import inline
-from reports import style
-
-Layers = alt.LayerChart | alt.FacetChart  # what alt.layer may return
+from apps.charts.lines import Layers, checkpoint_colour, rule
 
 
 def count_against_epsilon(view: View, epsilon: float) -> Layers:
@@ -41,23 +39,4 @@ def _count_lines(view: View, name: str, x: alt.X, at: float) -> Layers:
             ],
         )
     )  # fmt: skip
-    rule = (
-        alt.Chart(inline([{name: at}]))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(x=f"{name}:Q")
-    )
-    return alt.layer(lines, rule).properties(height=360)
-
-
-def checkpoint_colour(view: View) -> alt.Color:
-    """A colour a checkpoint, in the order of the view; the legend below, where names have room."""
-    names = list(dict.fromkeys(view.column("checkpoint")))
-    return alt.Color(
-        "checkpoint:N", title=None,
-        scale=alt.Scale(
-            domain=names, range=[style.SERIES[n % len(style.SERIES)] for n in range(len(names))]
-        ),
-        legend=alt.Legend(
-            orient="bottom", columns=2, labelLimit=260, symbolLimit=24, symbolOpacity=1
-        ),
-    )  # fmt: skip
+    return alt.layer(lines, rule("x", name, at)).properties(height=360)

@@ -6,7 +6,7 @@ import altair as alt
 
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.intruders import Layers, checkpoint_colour
+from apps.charts.lines import Layers, checkpoint_colour, lines_with_bands, rule
 from reports import style
 
 _PLACE = [alt.Tooltip("checkpoint:N"), alt.Tooltip("matrix:N")]
@@ -80,38 +80,21 @@ def critical_multipliers(view: View) -> Layers:
             ],
         )
     )  # fmt: skip
-    rule = (
-        alt.Chart(inline([{"critical_multiplier": 1.0}]))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(y="critical_multiplier:Q")
-    )
-    return alt.layer(rule, points).properties(height=420)
+    one = rule("y", "critical_multiplier", 1.0)
+    return alt.layer(one, points).properties(height=420)
 
 
 def update_ranks(view: View) -> Layers:
     """Effective rank of ΔW by layer, one line a checkpoint, with the range over the layer."""
-    data = inline(view.rows())
     x = alt.X("layer:Q", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(nice=False))
     scale = alt.Scale(type="log", nice=False, padding=8)
-    y = alt.Y("effective_rank:Q", title="effective rank of ΔW", scale=scale, axis=_LOG_AXIS)
-    colour = checkpoint_colour(view)
-    band = (
-        alt.Chart(data)
-        .mark_area(opacity=0.12)
-        .encode(x=x, y=alt.Y("lo:Q", title="effective rank of ΔW"), y2="hi:Q", color=colour)
-    )
-    lines = (
-        alt.Chart(data)
-        .mark_line(point=True)
-        .encode(
-            x=x, y=y, color=colour,
-            tooltip=[
-                alt.Tooltip("checkpoint:N"), alt.Tooltip("layer:Q"),
-                alt.Tooltip("effective_rank:Q", title="median", format=".3g"),
-                alt.Tooltip("lo:Q", title="least", format=".3g"),
-                alt.Tooltip("hi:Q", title="largest", format=".3g"),
-                alt.Tooltip("n_matrices:Q", title="matrices"),
-            ],
-        )
-    )  # fmt: skip
-    return alt.layer(band, lines).properties(height=360)
+    y = alt.Y("effective_rank:Q", scale=scale, axis=_LOG_AXIS)
+    tooltip = [
+        alt.Tooltip("layer:Q"),
+        alt.Tooltip("effective_rank:Q", title="median", format=".3g"),
+        alt.Tooltip("lo:Q", title="least", format=".3g"),
+        alt.Tooltip("hi:Q", title="largest", format=".3g"),
+        alt.Tooltip("n_matrices:Q", title="matrices"),
+    ]
+    layers = lines_with_bands(view, x, y, "effective rank of ΔW", tooltip)
+    return alt.layer(*layers).properties(height=360)

@@ -9,7 +9,7 @@ import altair as alt
 from analyzer.views.intruders_vectors import panel_label
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.intruders import Layers, checkpoint_colour
+from apps.charts.lines import Layers, lines_with_bands, rule
 from reports import style
 
 PANEL = 210  # pixels: width of a map with its axis
@@ -64,38 +64,21 @@ def _cosine_map(rows: list[dict[str, Any]]) -> Layers:
 
 def maxcos_against_rank(view: View) -> Layers:
     """One line a checkpoint with its band, and a rule at ε."""
-    data = inline(view.rows())
     x = alt.X(
         "j:Q", title="rank j of the tuned vector",
         axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False),
     )  # fmt: skip
-    y = alt.Y("maxcos:Q", title="largest |cosine|", scale=alt.Scale(domain=[0, 1]))
-    colour = checkpoint_colour(view)
-    band = (
-        alt.Chart(data)
-        .mark_area(opacity=0.12)
-        .encode(x=x, y=alt.Y("lo:Q", title="largest |cosine|"), y2="hi:Q", color=colour)
-    )
-    lines = (
-        alt.Chart(data)
-        .mark_line(point=True)
-        .encode(
-            x=x, y=y, color=colour,
-            tooltip=[
-                alt.Tooltip("checkpoint:N"), alt.Tooltip("j:Q", title="rank"),
-                alt.Tooltip("maxcos:Q", title="largest |cosine|", format=".3f"),
-                alt.Tooltip("lo:Q", title="from", format=".3f"),
-                alt.Tooltip("hi:Q", title="to", format=".3f"),
-                alt.Tooltip("n_matrices:Q", title="matrices"),
-            ],
-        )
-    )  # fmt: skip
-    rule = (
-        alt.Chart(inline([{"maxcos": view.parameters["epsilon"]}]))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(y="maxcos:Q")
-    )
-    return alt.layer(band, lines, rule).properties(height=360)
+    y = alt.Y("maxcos:Q", scale=alt.Scale(domain=[0, 1]))
+    tooltip = [
+        alt.Tooltip("j:Q", title="rank"),
+        alt.Tooltip("maxcos:Q", title="largest |cosine|", format=".3f"),
+        alt.Tooltip("lo:Q", title="from", format=".3f"),
+        alt.Tooltip("hi:Q", title="to", format=".3f"),
+        alt.Tooltip("n_matrices:Q", title="matrices"),
+    ]
+    layers = lines_with_bands(view, x, y, "largest |cosine|", tooltip)
+    epsilon = rule("y", "maxcos", view.parameters["epsilon"])
+    return alt.layer(*layers, epsilon).properties(height=360)
 
 
 def dynamics(view: View) -> tuple[Layers, ...]:
@@ -103,16 +86,12 @@ def dynamics(view: View) -> tuple[Layers, ...]:
 
     Three charts, because a concatenated one does not fit the page's width.
     """
-    rule = (
-        alt.Chart(inline([{"maxcos": view.parameters["epsilon"]}]))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(y="maxcos:Q")
-    )
+    epsilon = rule("y", "maxcos", view.parameters["epsilon"])
     cosines = _track_panel(view, "maxcos", "largest |cosine|", alt.Scale(domain=[0, 1]))
     return (
         _track_panel(view, "sigma", "singular value σ", alt.Scale(zero=False)),
         _track_panel(view, "j", "rank j", alt.Scale(reverse=True, zero=False)),
-        (cosines + rule).properties(height=_TRACKS + 40),
+        (cosines + epsilon).properties(height=_TRACKS + 40),
     )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analyzer.views.view import View
-from apps.charts.emergence import GREY, rule
+from apps.charts.lines import GREY, levels
 from reports import style
 from reports.figures.limits import PARTS
 
@@ -87,7 +87,7 @@ def norms(view: View, side: str) -> alt.TopLevelMixin:
         )
     )  # fmt: skip
     limit = view.parameters.get("threshold")
-    rules = rule([] if limit is None or limit > highest else [(limit, "√(ln L)")])
+    rules = [] if limit is None or limit > highest else levels((limit, "√(ln L)"))
     return alt.layer(bars, *rules).properties(height=HEIGHT)
 
 
@@ -145,7 +145,7 @@ def condensation(view: View) -> alt.TopLevelMixin:
         )
     )
     even = view.parameters.get("uniform")
-    rules = rule([] if even is None else [(even, "even attention")])
+    rules = [] if even is None else levels((even, "even attention"))
     return alt.layer(curve, heads, *rules).properties(height=HEIGHT)
 
 

@@ -6,8 +6,8 @@ import altair as alt
 import pyarrow as pa
 
 from analyzer.views.view import View
-from apps.charts.emergence import GREY, rule, series
 from apps.charts.limits import where
+from apps.charts.lines import GREY, levels, rule, series
 from reports import style
 from reports.figures.limits_curves import RATIOS, STATES
 
@@ -33,7 +33,7 @@ def length_sweep(view: View) -> alt.TopLevelMixin:
         ],
     )
     band = base.mark_area(opacity=0.1).encode(y="low:Q", y2="high:Q")
-    return alt.layer(band, lines, *rule([(1.0, "threshold")])).properties(height=HEIGHT)
+    return alt.layer(band, lines, *levels((1.0, "threshold"))).properties(height=HEIGHT)
 
 
 def phase(view: View) -> alt.TopLevelMixin:
@@ -103,11 +103,7 @@ def alpha_intervals(view: View) -> alt.TopLevelMixin:
             ),
         )
     )
-    own = (
-        alt.Chart(pa.table({"own": [1.0]}))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(x="own:Q")
-    )
+    own = rule("x", "own", 1.0)
     height = max(260, min(800, 130 + 16 * len(order)))
     return alt.layer(bars, none, own).properties(height=height)
 
@@ -137,11 +133,7 @@ def alpha_curve(view: View) -> alt.TopLevelMixin:
             .mark_rect(color=GREY, opacity=0.2)
             .encode(x="low:Q", x2="high:Q")
         )
-    own = (
-        alt.Chart(view.table.slice(0, 1))
-        .mark_rule(strokeDash=[4, 3], color=style.INTRUDER)
-        .encode(x="lora_alpha:Q")
-    )
-    return alt.layer(*layers, band, *edges, own, *rule([(1.0, "threshold")])).properties(
+    own = rule("x", "lora_alpha", *view.column("lora_alpha")[:1])
+    return alt.layer(*layers, band, *edges, own, *levels((1.0, "threshold"))).properties(
         height=HEIGHT
     )

@@ -10,6 +10,7 @@ from analyzer.views.manifold import RULE_OF_THUMB
 from analyzer.views.manifold_fits import METHODS
 from analyzer.views.view import View
 from apps.charts.data import inline
+from apps.charts.lines import rule
 from reports import style
 
 MARKS = {
@@ -84,11 +85,7 @@ def smoothness(view: View) -> alt.LayerChart | alt.FacetChart:
             tooltip=["group:N", alt.Tooltip("smoothness:Q", format=".3~g"), "n:Q"],
         )
     )
-    rules = (
-        alt.Chart(inline([{"y": 0.0}, {"y": RULE_OF_THUMB}]))
-        .mark_rule(color=style.BASE, strokeDash=[4, 3])
-        .encode(y="y:Q")
-    )
+    rules = rule("y", "y", 0.0, RULE_OF_THUMB, colour=style.BASE)
     return alt.layer(points, rules).properties(height=300)
 
 

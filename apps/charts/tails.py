@@ -8,7 +8,7 @@ import altair as alt
 
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.intruders import Layers
+from apps.charts.lines import Layers
 from reports import style
 
 PANEL = 210  # pixels: width of a role's panel with its axis

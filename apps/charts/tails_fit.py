@@ -7,7 +7,7 @@ import altair as alt
 from analyzer.views.tails_fit import most_alpha, shown_range
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.intruders import Layers
+from apps.charts.lines import Layers
 from reports import style
 from reports.figures.tails_fit import COLOURS, LABELS
 

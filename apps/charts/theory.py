@@ -7,23 +7,11 @@ from typing import Any
 import altair as alt
 
 from analyzer.views.view import View
-from apps.charts.data import inline
+from apps.charts.lines import named_rule
 from reports import style
 
 HEIGHT = 320
 _VALUE = ".4~g"
-
-
-def rule(axis: str, value: float, colour: str, dash: tuple[int, int], name: str) -> alt.Chart:
-    """A line across the plot at one value of `axis`, named in its tooltip."""
-    return (
-        alt.Chart(inline([{axis: value, "what": name}]))
-        .mark_rule(color=colour, strokeDash=list(dash), size=1.5)
-        .encode(
-            **{axis: f"{axis}:Q"},
-            tooltip=["what:N", alt.Tooltip(f"{axis}:Q", title="value", format=_VALUE)],
-        )
-    )
 
 
 def density(view: View) -> alt.LayerChart | alt.FacetChart:
@@ -38,8 +26,8 @@ def density(view: View) -> alt.LayerChart | alt.FacetChart:
         )
     )
     edges = [
-        rule("x", float(view.parameters["λ+"]), style.BASE, (4, 3), "edge λ+"),
-        rule("x", float(view.parameters["99 % edge"]), style.INTRUDER, (4, 3), "99 % edge"),
+        named_rule("x", float(view.parameters["λ+"]), style.BASE, (4, 3), "edge λ+"),
+        named_rule("x", float(view.parameters["99 % edge"]), style.INTRUDER, (4, 3), "99 % edge"),
     ]
     return alt.layer(area, *edges).properties(height=HEIGHT)
 
@@ -58,7 +46,7 @@ def edge_law(view: View) -> alt.LayerChart | alt.FacetChart:
         )
     )
     rules = [
-        rule("x", float(view.parameters[level]), style.INTRUDER, dash, f"{level} quantile")
+        named_rule("x", float(view.parameters[level]), style.INTRUDER, dash, f"{level} quantile")
         for level, dash in (("50%", (1, 3)), ("99%", (4, 3)))
     ]
     return alt.layer(line, *rules).properties(height=HEIGHT)
@@ -97,8 +85,8 @@ def own_edges(view: View, aspect: float) -> alt.LayerChart | alt.FacetChart:
         )
     )
     rules = [
-        rule("y", 1.0, style.INTRUDER, (4, 3), "random edge"),
-        rule("x", aspect, style.BASE, (1, 3), "aspect ratio of the slider"),
+        named_rule("y", 1.0, style.INTRUDER, (4, 3), "random edge"),
+        named_rule("x", aspect, style.BASE, (1, 3), "aspect ratio of the slider"),
     ]
     return alt.layer(points, *rules).properties(height=HEIGHT)
 

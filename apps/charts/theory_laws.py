@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.theory import HEIGHT, rule, titled
+from apps.charts.lines import named_rule
+from apps.charts.theory import HEIGHT, titled
 from reports import style
 
 _VALUE = ".4~g"
@@ -39,7 +40,7 @@ def positions(view: View, theta: float) -> alt.LayerChart | alt.FacetChart:
             tooltip=["what:N"] + [alt.Tooltip(f"{c}:Q", format=_VALUE) for c in ("theta", "value")],
         )
     )
-    base = rule("y", view.parameters["σ₁(W0)"], style.BASE, (4, 3), "σ₁ of the base")
+    base = named_rule("y", view.parameters["σ₁(W0)"], style.BASE, (4, 3), "σ₁ of the base")
     return alt.layer(lines, base, *_strengths(view, theta)).properties(height=HEIGHT)
 
 
@@ -57,7 +58,7 @@ def cosines(view: View, theta: float) -> alt.LayerChart | alt.FacetChart:
             tooltip=["what:N"] + [alt.Tooltip(f"{c}:Q", format=_VALUE) for c in ("theta", "value")],
         )
     )
-    epsilon = rule("y", view.parameters["ε"], style.INTRUDER, (1, 3), "ε")
+    epsilon = named_rule("y", view.parameters["ε"], style.INTRUDER, (1, 3), "ε")
     return alt.layer(lines, epsilon, *_strengths(view, theta)).properties(height=HEIGHT)
 
 

@@ -6,6 +6,7 @@ import altair as alt
 
 from analyzer.views.view import View
 from apps.charts.data import inline
+from apps.charts.lines import rule
 from reports import style
 
 METHODS = alt.Scale(
@@ -75,9 +76,5 @@ def anomalies(view: View) -> alt.LayerChart | alt.FacetChart:
             tooltip=["role:N", "depth:Q", alt.Tooltip("score:Q", format=".4~g"), "place:Q", "n:Q"],
         )
     )
-    rule = (
-        alt.Chart(inline([{"one": 1}]))
-        .mark_rule(color=style.BASE, strokeDash=[4, 3])
-        .encode(x="one:Q")
-    )
-    return alt.layer(bars, rule).properties(height=70 + 17 * max(4, view.table.num_rows))
+    noise = rule("x", "one", 1, colour=style.BASE)
+    return alt.layer(bars, noise).properties(height=70 + 17 * max(4, view.table.num_rows))

@@ -9,7 +9,7 @@ import altair as alt
 from analyzer.views.heat import places
 from analyzer.views.view import View
 from apps.charts.data import inline
-from apps.charts.intruders import Layers
+from apps.charts.lines import Layers, rule
 from reports import style
 from reports.figures.welore import LRC, N_LRC
 
@@ -81,6 +81,5 @@ def normalised_spectra(view: View) -> Layers:
             ],
         )
     )  # fmt: skip
-    at = [{"z": view.column("threshold")[0]}] if rows else []
-    rule = alt.Chart(inline(at)).mark_rule(color=style.BASE, strokeDash=[4, 3]).encode(y="z:Q")
-    return alt.layer(lines, rule).properties(height=360)
+    threshold = rule("y", "z", *view.column("threshold")[:1], colour=style.BASE)
+    return alt.layer(lines, threshold).properties(height=360)

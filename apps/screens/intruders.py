@@ -10,7 +10,8 @@ from apps.charts import heat as heat_charts
 from apps.charts import intruders as charts
 from apps.charts import intruders_strength as strength_charts
 from apps.charts import intruders_vectors as vector_charts
-from apps.picture import about, picture
+from apps.panels import side_by_side, stacked
+from apps.picture import picture
 from apps.table import table
 from apps.text import literal
 from reports.figures import heat as heat_figures
@@ -73,13 +74,10 @@ elif section == "One matrix":
     pairs = tuple((name, matrix) for name in shown)
     view = ask(intruders_vectors.cosine_maps, pairs, side, epsilon)
     if not view.is_empty:
-        st.markdown(f"**{literal(view.title)}**")
-        with st.container(horizontal=True):
-            for label, chart in vector_charts.cosine_maps(view).items():
-                with st.container(width=vector_charts.PANEL):
-                    st.caption(literal(label))
-                    st.altair_chart(chart, width="stretch", key=f"cosines-{label}")
-        about(view, vector_figures.cosine_maps, key="cosines")
+        side_by_side(
+            view, vector_charts.cosine_maps(view), vector_figures.cosine_maps, key="cosines",
+            width=vector_charts.PANEL,
+        )  # fmt: skip
     else:
         st.info(f"No cosines of this matrix. {SCAN_AGAIN}")
     for one, key in ((matrix, "maxcos_one"), (None, "maxcos_all")):
@@ -96,10 +94,7 @@ elif section == "Training run":
     matrix = choose.one("Matrix", ask(intruders_vectors.run_matrices, run, side), "matrix")
     view = ask(intruders_vectors.dynamics, run, matrix, side, epsilon)
     if not view.is_empty:
-        st.markdown(f"**{literal(view.title)}**")
-        for n, chart in enumerate(vector_charts.dynamics(view)):
-            st.altair_chart(chart, width="stretch", key=f"dynamics-{n}")
-        about(view, vector_figures.dynamics, key="dynamics")
+        stacked(view, vector_charts.dynamics(view), vector_figures.dynamics, key="dynamics")
     else:
         st.info(f"No vectors were followed through this run. {SCAN_AGAIN}")
 

@@ -40,12 +40,8 @@ if part == "Smoothness of weights":
     with left:
         picture(groups, charts.total_variation(groups), figures.total_variation, key="variation")
     with right:
-        st.markdown("**What is not chance, by block**")
-        st.altair_chart(charts.smoothness(groups), key="smoothness-chart")
-        st.caption(
-            "1 - (best order)/(best order after shuffling). Dashed: 0, what chance gives, and 0.1, "
-            "a rule of thumb from four tiny models below which pruning was the better way."
-        )
+        view = manifold.smoothness(groups)
+        picture(view, charts.smoothness(view), figures.smoothness, key="smoothness")
         with_order = ask(manifold.group_names, checkpoint)
         group = choose.one("Group", with_order, "group")
         if group is not None:

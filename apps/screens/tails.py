@@ -9,7 +9,8 @@ from apps.charts import heat as heat_charts
 from apps.charts import tails as charts
 from apps.charts import tails_fit as fit_charts
 from apps.charts import welore as welore_charts
-from apps.picture import about, picture
+from apps.panels import side_by_side, stacked
+from apps.picture import picture
 from apps.text import literal
 from reports.figures import heat as heat_figures
 from reports.figures import tails as figures
@@ -30,13 +31,10 @@ with st.sidebar:
 if section == "Checkpoint":
     view = ask(tails.alpha_by_depth, checkpoint)
     if not is_empty(view, SCAN, "No matrix of a layer has a fitted tail."):
-        st.markdown(f"**{literal(view.title)}** · base grey, tuned blue")
-        with st.container(horizontal=True):
-            for role, chart in charts.alpha_by_depth(view).items():
-                with st.container(width=charts.PANEL):
-                    st.caption(literal(role))
-                    st.altair_chart(chart, width="stretch", key=f"depth-{role}")
-        about(view, figures.alpha_by_depth, key="depth")
+        side_by_side(
+            view, charts.alpha_by_depth(view), figures.alpha_by_depth, key="depth",
+            width=charts.PANEL, heading=f"**{literal(view.title)}** · base grey, tuned blue",
+        )  # fmt: skip
     view = ask(tails.alpha_histogram, checkpoint)
     if not view.is_empty:
         picture(view, charts.alpha_histogram(view), figures.alpha_histogram, key="histogram")
@@ -55,10 +53,7 @@ elif section == "One matrix":
         picture(view, fit_charts.tail_fit(view), fit_figures.tail_fit, key="fit")
     view = ask(tails_fit.xmin_scan, checkpoint, matrix, kind)
     if not view.is_empty:
-        st.markdown(f"**{literal(view.title)}**")
-        for n, chart in enumerate(fit_charts.xmin_scan(view)):
-            st.altair_chart(chart, width="stretch", key=f"scan-{n}")
-        about(view, fit_figures.xmin_scan, key="scan")
+        stacked(view, fit_charts.xmin_scan(view), fit_figures.xmin_scan, key="scan")
     else:
         st.info(
             "No curves of α and D: there is no fit, or the spectrum has more than "
@@ -77,18 +72,11 @@ else:
             st.metric("Rank kept", f"{kept / full:.1%}", width="content")
             st.metric("Places that are LRC", f"{lrc} of {view.table.num_rows}", width="content")
             st.metric("Threshold", f"{view.parameters['threshold']:.4g}", width="content")
-        st.markdown(
-            "**Share of the rank kept** · "
-            + ", ".join(
-                f"{name} {colour}" for name, colour in (("LRC", "green"), ("no LRC", "pink"))
-            )
-        )
-        with st.container(horizontal=True):
-            for role, chart in welore_charts.rank_bars(view).items():
-                with st.container(width=welore_charts.PANEL):
-                    st.caption(literal(role))
-                    st.altair_chart(chart, width="stretch", key=f"welore-{role}")
-        about(view, welore_figures.rank_bars, key="welore")
+        side_by_side(
+            view, welore_charts.rank_bars(view), welore_figures.rank_bars, key="welore",
+            width=welore_charts.PANEL,
+            heading="**Share of the rank kept** · LRC green, no LRC pink",
+        )  # fmt: skip
         picture(view, heat_charts.heat(view), heat_figures.heat, key="welore-heat")
         spectra = ask(welore.normalised_spectra, checkpoint, target)
         chart = welore_charts.normalised_spectra(spectra)

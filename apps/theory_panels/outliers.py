@@ -87,9 +87,5 @@ def _law(view: View, theta: float) -> None:
     with left:
         picture(view, charts.positions(view, theta), figures.outliers, key="positions")
     with right:
-        st.markdown("**What its vector resembles**")
-        st.altair_chart(charts.cosines(view, theta), key="cosines-chart")
-        st.caption(
-            "Red rules: ε and θ*. Where the grey line is below ε, more than half of such vectors "
-            "are intruders."
-        )
+        resembled = theory_intruders.cosines(view)
+        picture(resembled, charts.cosines(resembled, theta), figures.cosines, key="cosines")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from analyzer.views.emergence_maps import FIRST, LAST, PREVIOUS
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import few_ticks
+from reports.figures.legends import legend_above
+from reports.figures.lines import colour, level
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DECADES = 6.0  # of a colour scale: smaller singular values are rounding or zero
@@ -35,7 +36,7 @@ def spectrum_map(view: View) -> Figure:
         )  # fmt: skip
         figure.colorbar(mesh, ax=axes, label="singular value σ")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _step_ticks(axes.yaxis, steps)
+    few_ticks(axes.yaxis, steps, 6, first=1)
     axes.set(xlabel="rank k", ylabel="step")
     return figure
 
@@ -68,23 +69,16 @@ def overlap_curves(view: View) -> Figure:
         errors = [e or 0.0 for e in part["error"]]
         axes.errorbar(
             part["step"], part["overlap"], yerr=errors if any(errors) else None,
-            color=style.SERIES[i % len(style.SERIES)], linestyle=dash, marker=marker,
+            color=colour(i), linestyle=dash, marker=marker,
             markersize=2.5, elinewidth=0.6, label=f"with {style.escaped(name)}",
         )  # fmt: skip
     chance = view.parameters.get("chance")
     if chance is not None:
-        axes.axhline(chance, color="#555555", linewidth=0.8, linestyle=(0, (1, 1)), label="chance")
+        level(axes, chance, "chance")
     r = view.parameters.get("r", "r")
     axes.set(xlabel="step", ylabel=f"overlap, {r} directions", ylim=(0.0, 1.05))
     legend_above(figure, axes, columns=2)
     return figure
-
-
-def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
-    """A legend outside the axes, where it covers no data."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def as_grid(view: View, row: str, column: str, value: str) -> tuple[list[Any], list[Any], Any]:
@@ -108,8 +102,8 @@ def _square(view: View, value: str, label: str, low: float) -> Figure:
         mesh = axes.pcolormesh(edges, edges, grid, vmin=low, vmax=1.0, rasterized=True)
         axes.set_aspect("equal")
         figure.colorbar(mesh, ax=axes, label=label)
-    _step_ticks(axes.xaxis, steps)
-    _step_ticks(axes.yaxis, steps)
+    few_ticks(axes.xaxis, steps, 6, first=1)
+    few_ticks(axes.yaxis, steps, 6, first=1)
     axes.set(xlabel="step", ylabel="step")
     return figure
 
@@ -120,10 +114,3 @@ def _known(view: View, name: str) -> list[float]:
 
 def _edges(n: int) -> list[float]:
     return [0.5 + i for i in range(n + 1)]
-
-
-def _step_ticks(axis: Any, steps: Sequence[int], most: int = 6) -> None:
-    """A few of the steps, at the places of their rows."""
-    stride = max(1, -(-len(steps) // most))
-    at = list(range(0, len(steps), stride))
-    axis.set_ticks([i + 1 for i in at], labels=[str(steps[i]) for i in at])

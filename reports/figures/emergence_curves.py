@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 from analyzer.views.emergence_curves import ENERGIES, SIGNAL
 from analyzer.views.view import View
 from reports import style
-from reports.figures.emergence import legend_above
+from reports.figures.legends import legend_above
+from reports.figures.lines import MARKERS, colour, level, quartile_bands
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)), (0, (6, 3)))
-_MARKERS = "os^Dv<>Pp*"
-_GREY = "#555555"
 _WEIGHTS, _OPTIMIZER = style.BASE, style.TUNED
 NAMES = {
     "stable_rank_end": "stable rank at the end",
@@ -33,9 +30,9 @@ def rank_curves(view: View) -> Figure:
     """Median by role and step with quartiles; dotted, the first value."""
     figure = style.new_figure(height=2.5)
     axes = figure.subplots()
-    _by(axes, view, "role", "step")
+    quartile_bands(axes, view, "role", "step")
     for i, (_, part) in enumerate(view.groups("role")):
-        axes.axhline(part["first"][0], color=_color(i), linewidth=0.5, linestyle=(0, (1, 3)))
+        axes.axhline(part["first"][0], color=colour(i), linewidth=0.5, linestyle=(0, (1, 3)))
     energy = view.name == "gradient_energy_curves"
     r = view.parameters.get("r", "r")
     axes.set(xlabel="step", ylabel=f"energy in {r} directions" if energy else "stable rank")
@@ -51,8 +48,8 @@ def signal_fraction(view: View) -> Figure:
     """Signal in the minibatch gradient by role, and the line below which noise dominates."""
     figure = style.new_figure(height=2.5)
     axes = figure.subplots()
-    _by(axes, view, "role", "step")
-    axes.axhline(SIGNAL, color=_GREY, linewidth=0.8, linestyle=(0, (1, 1)), label="mostly noise")
+    quartile_bands(axes, view, "role", "step")
+    level(axes, SIGNAL, "mostly noise")
     axes.set(xlabel="step", ylabel="signal fraction")
     legend_above(figure, axes, columns=3)
     return figure
@@ -62,7 +59,7 @@ def noise_ceiling(view: View) -> Figure:
     """Energy of one batch's leading directions in itself, in another batch, in the expectation."""
     figure = style.new_figure()
     axes = figure.subplots()
-    _by(axes, view, "measure", "step", ENERGIES)
+    quartile_bands(axes, view, "measure", "step", ENERGIES)
     axes.set(xlabel="step", ylabel=f"energy in {view.parameters.get('r', 'r')} directions")
     legend_above(figure, axes, columns=2)
     return figure
@@ -72,7 +69,7 @@ def staleness(view: View) -> Figure:
     """Energy still captured some steps after the subspace was computed."""
     figure = style.new_figure(height=2.5)
     axes = figure.subplots()
-    _by(axes, view, "role", "lag")
+    quartile_bands(axes, view, "role", "lag")
     axes.set(xlabel="lag (steps)", ylabel="captured energy")
     axes.set_ylim(0.0, 1.05)
     legend_above(figure, axes, columns=3)
@@ -85,8 +82,8 @@ def correlation_scatter(view: View) -> Figure:
     axes = figure.subplots()
     for i, (role, part) in enumerate(view.groups("type")):
         axes.plot(
-            part["x"], part["y"], linestyle="none", color=_color(i),
-            marker=_MARKERS[i % len(_MARKERS)], label=style.escaped(role),
+            part["x"], part["y"], linestyle="none", color=colour(i),
+            marker=MARKERS[i % len(MARKERS)], label=style.escaped(role),
         )  # fmt: skip
     facts = view.parameters
     axes.set(
@@ -132,23 +129,3 @@ def memory_unit(view: View) -> tuple[str, float]:
     """GB or MB, with its bytes: what makes the largest part readable."""
     large = max(view.column("bytes"), default=0) >= 1e9
     return ("GB", 1e9) if large else ("MB", 1e6)
-
-
-def _by(
-    axes: Axes, view: View, group: str, across: str, names: dict[str, str] | None = None
-) -> None:
-    """A line with its quartile band for each value of `group`."""
-    for i, (name, part) in enumerate(view.groups(group)):
-        label = (names or {}).get(name, name)
-        axes.plot(
-            part[across], part["median"], color=_color(i), linestyle=_DASHES[i % len(_DASHES)],
-            marker=_MARKERS[i % len(_MARKERS)], markersize=2.5,
-            markevery=max(1, len(part[across]) // 8), label=style.escaped(label),
-        )  # fmt: skip
-        axes.fill_between(
-            part[across], part["low"], part["high"], color=_color(i), alpha=0.12, lw=0
-        )
-
-
-def _color(i: int) -> str:
-    return style.SERIES[i % len(style.SERIES)]

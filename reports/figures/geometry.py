@@ -8,11 +8,10 @@ import numpy as np
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.lines import colour, marker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def embedding(view: View) -> Figure:
@@ -25,11 +24,11 @@ def embedding(view: View) -> Figure:
         if part["kind"][0] == "base":
             axes.plot(part["x"], part["y"], "*", color=style.BASE, markersize=9, label=name)
             continue
-        colour = style.SERIES[number % len(style.SERIES)]
-        look: dict[str, Any] = {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
+        own = colour(number)
+        look: dict[str, Any] = {"color": own, "marker": marker(number)}
         number += 1
         axes.plot(part["x"], part["y"], label=name, linewidth=0.8, **look)
-        _arrow(axes, part, colour)
+        _arrow(axes, part, own)
     shares = list(view.parameters.values())
     labels = [f"component {i + 1} ({share})" for i, share in enumerate(shares)]
     axes.set(

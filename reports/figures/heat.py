@@ -6,8 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from analyzer.views import heat as views
+from analyzer.views.cells import OUTSIDE
 from analyzer.views.view import View
 from reports import style
+from reports.figures.legends import legend_above
+from reports.figures.lines import marker
 
 if TYPE_CHECKING:
     from matplotlib.colors import Normalize
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
 COLUMN_PLACES = 16  # layers that fit a column of a paper
 BANDS = 2  # runs whose quartile bands can still be told apart
 _CELL = 0.17  # inches: height of a row
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", "--", "-.", ":")
 
 
@@ -54,7 +56,7 @@ def heat(view: View) -> Figure:
 
 
 def _ticks(places: list[str]) -> list[str]:
-    return [style.escaped("–" if place == views.OUTSIDE else place) for place in places]
+    return [style.escaped("–" if place == OUTSIDE else place) for place in places]
 
 
 def _norm(view: View, kind: str) -> Normalize | None:
@@ -76,7 +78,7 @@ def history(view: View) -> Figure:
     runs = [(run, part) for run, part in view.groups("run") if run is not None]
     for i, (run, part) in enumerate(runs):
         (line,) = axes.plot(
-            part["step"], part["value"], marker=_MARKERS[i % len(_MARKERS)],
+            part["step"], part["value"], marker=marker(i),
             linestyle=_DASHES[i % len(_DASHES)], label=style.escaped(run),
         )  # fmt: skip
         if len(runs) <= BANDS:
@@ -88,6 +90,5 @@ def history(view: View) -> Figure:
         if run is None:
             axes.axhline(part["value"][0], color=style.BASE, label="base")
     axes.set(xlabel="step", ylabel=style.escaped(view.title.partition(" along ")[0]))
-    if view.table.num_rows:
-        figure.legend(loc="outside upper center", ncols=3)
+    legend_above(figure, axes, columns=3)
     return figure

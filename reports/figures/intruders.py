@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.legends import legend_below
+from reports.figures.lines import line_style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-
-LEGEND_ROW = 0.15  # inches
 
 
 def count_against_epsilon(view: View) -> Figure:
@@ -43,27 +39,3 @@ def _count_lines(view: View, x: str) -> Figure:
     axes.set_ylim(bottom=0)
     legend_below(figure, axes)
     return figure
-
-
-def line_style(n: int, name: str, points: int) -> dict[str, Any]:
-    """Keywords of the n-th line, which differs from others by more than its colour."""
-    return {
-        "label": style.escaped(name),
-        "color": style.SERIES[n % len(style.SERIES)],
-        "linestyle": DASHES[n % len(DASHES)],
-        "marker": MARKERS[n % len(MARKERS)],
-        "markevery": max(1, points // 8),
-    }
-
-
-def legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend under the axes, where it covers no data; none where nothing was drawn.
-
-    The figure grows by the rows beyond the second, so that the axes keep their height.
-    """
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        columns = 1 if max(map(len, labels)) > 24 else 2
-        rows = -(-len(labels) // columns)
-        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(0, rows - 2))
-        figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.6)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
 from reports import style
-from reports.figures.intruders import DASHES, MARKERS, legend_below
+from reports.figures.axes import short_log_ticks
+from reports.figures.legends import legend_below
+from reports.figures.lines import colour, line_style, marker
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -18,7 +19,7 @@ def predicted_against_strength(view: View) -> Figure:
     figure = style.new_figure(height=2.9)
     axes = figure.subplots()
     rows = [row for row in view.rows() if row["theta_star"] > 0 and row["delta_spectral_norm"] > 0]
-    for has, colour, marker, label in (
+    for has, own, mark, label in (
         (False, style.TUNED, "o", "no intruder found"),
         (True, style.INTRUDER, "^", "intruders found"),
     ):
@@ -26,8 +27,8 @@ def predicted_against_strength(view: View) -> Figure:
         if part:
             axes.plot(
                 [row["theta_star"] for row in part], [row["delta_spectral_norm"] for row in part],
-                marker, color=colour, label=label, markersize=3, markeredgewidth=0.6,
-                markerfacecolor=colour if has else "none",
+                mark, color=own, label=label, markersize=3, markeredgewidth=0.6,
+                markerfacecolor=own if has else "none",
             )  # fmt: skip
     axes.set(xlabel="predicted threshold θ*", ylabel="strength of the update σ₁(ΔW)")
     if rows:
@@ -35,22 +36,9 @@ def predicted_against_strength(view: View) -> Figure:
         low, high = axes.get_xlim()
         axes.plot([low, high], [low, high], color=style.BASE, linestyle="--", zorder=1)
         axes.set_xlim(low, high)
-        plain_log_ticks(axes, "x")
+        short_log_ticks(axes.xaxis)
     legend_below(figure, axes)
     return figure
-
-
-def plain_log_ticks(axes: Axes, which: str) -> None:
-    """Fewer than two decades have no power of ten of their own: label 1, 2 and 5 as numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis, (low, high) = (
-        (axes.xaxis, axes.get_xlim()) if which == "x" else (axes.yaxis, axes.get_ylim())
-    )
-    if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
 
 
 def critical_multipliers(view: View) -> Figure:
@@ -67,7 +55,7 @@ def critical_multipliers(view: View) -> Figure:
         axes.scatter(
             [roles.index(row["role"]) + beside for row in part],
             [row["critical_multiplier"] for row in part],
-            s=9, marker=MARKERS[n % len(MARKERS)], linewidths=0.6, facecolors="none",
+            s=9, marker=marker(n), linewidths=0.6, facecolors="none",
             edgecolors=colours, label=style.escaped(name),
         )  # fmt: skip
     axes.set_ylabel("critical multiplier of ΔW")
@@ -76,7 +64,7 @@ def critical_multipliers(view: View) -> Figure:
         axes.axhline(1.0, color=style.BASE, linestyle="--", linewidth=0.8, zorder=1)
         labels = [style.escaped(role) for role in roles]
         axes.set_xticks(range(len(roles)), labels, rotation=35, ha="right")
-        plain_log_ticks(axes, "y")
+        short_log_ticks(axes.yaxis)
     legend_below(figure, axes)
     for handle in figure.legends[0].legend_handles if figure.legends else ():
         handle.set_edgecolor(style.TUNED)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
@@ -94,18 +82,13 @@ def update_ranks(view: View) -> Figure:
     figure = style.new_figure(height=2.6)
     axes = figure.subplots()
     for n, (name, part) in enumerate(view.groups("checkpoint")):
-        colour = style.SERIES[n % len(style.SERIES)]
-        axes.plot(
-            part["layer"], part["effective_rank"], color=colour, label=style.escaped(name),
-            linestyle=DASHES[n % len(DASHES)], marker=MARKERS[n % len(MARKERS)],
-        )  # fmt: skip
-        axes.fill_between(
-            part["layer"], part["lo"], part["hi"], color=colour, alpha=0.15, linewidth=0
-        )
+        look = line_style(n, name, 1)  # a marker at every layer
+        axes.plot(part["layer"], part["effective_rank"], **look)
+        axes.fill_between(part["layer"], part["lo"], part["hi"], color=colour(n), alpha=0.15, lw=0)
     axes.set(xlabel="layer", ylabel="effective rank of ΔW")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not view.is_empty:
         axes.set_yscale("log")
-        plain_log_ticks(axes, "y")
+        short_log_ticks(axes.yaxis)
     legend_below(figure, axes)
     return figure

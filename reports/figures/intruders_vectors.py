@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from analyzer.views.intruders_vectors import panel_label
 from analyzer.views.view import View
 from reports import style
-from reports.figures.intruders import legend_below, line_style
+from reports.figures.legends import legend_below
+from reports.figures.lines import colour, line_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,10 +78,8 @@ def maxcos_against_rank(view: View) -> Figure:
     figure = style.new_figure(height=2.5)
     axes = figure.subplots()
     for n, (name, part) in enumerate(view.groups("checkpoint")):
-        (line,) = axes.plot(part["j"], part["maxcos"], **line_style(n, name, len(part["j"])))
-        axes.fill_between(
-            part["j"], part["lo"], part["hi"], color=line.get_color(), alpha=0.12, linewidth=0
-        )
+        axes.plot(part["j"], part["maxcos"], **line_style(n, name, len(part["j"])))
+        axes.fill_between(part["j"], part["lo"], part["hi"], color=colour(n), alpha=0.12, lw=0)
     epsilon = view.parameters.get("epsilon")
     if epsilon is not None and not view.is_empty:
         axes.axhline(epsilon, color=style.INTRUDER, linestyle="--", linewidth=0.8)

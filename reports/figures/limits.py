@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analyzer.views.view import View
 from reports import style
-from reports.figures.emergence import as_grid, legend_above
+from reports.figures.axes import few_ticks
+from reports.figures.emergence import as_grid
+from reports.figures.legends import legend_above
+from reports.figures.lines import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +20,6 @@ _MARKS = (("below", True, 0.15), ("near", False, 1.0), ("above", True, 1.0))
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 PARTS = {"base": style.BASE, "update alone": style.DELTA, "adapted": style.TUNED}
 _HATCHES = {"base": "", "update alone": "////", "adapted": "...."}
-_GREY = "#555555"
 _PANELS = (("ratio_logit", "band_logit", "logits"), ("ratio_as", "band_as", "entries"))
 
 
@@ -64,8 +66,8 @@ def norms(view: View) -> Figure:
             )  # fmt: skip
         limit = view.parameters.get("threshold")
         if limit is not None:
-            axes.axhline(limit, color=_GREY, linewidth=0.8, linestyle="--", label="√(ln L)")
-        _few_ticks(axes.xaxis, places, 16)
+            axes.axhline(limit, color=GREY, linewidth=0.8, linestyle="--", label="√(ln L)")
+        few_ticks(axes.xaxis, places, 16)
         axes.set(xlabel="layer", title=side)
     panels[0].set_ylabel("largest entry")
     legend_above(figure, panels[0], columns=4)
@@ -81,7 +83,7 @@ def bounds(view: View) -> Figure:
             part["measured"], part["bound"], marker, color=color, label=norm, fillstyle="none"
         )
     largest = max([0.0, *view.column("measured")])
-    axes.plot([0.0, largest], [0.0, largest], color=_GREY, linewidth=0.8, label="reached")
+    axes.plot([0.0, largest], [0.0, largest], color=GREY, linewidth=0.8, label="reached")
     axes.set_xlim(left=0.0)
     axes.set_ylim(bottom=0.0)
     axes.set(xlabel="measured on the text", ylabel="bound for every text")
@@ -96,7 +98,7 @@ def condensation(view: View) -> Figure:
     for kind, part in view.groups("kind"):
         if kind == "hypercube":
             axes.plot(
-                part["rem_ratio"], part["ipr"], color=_GREY, label=f"hypercube, L = {part['L'][0]}"
+                part["rem_ratio"], part["ipr"], color=GREY, label=f"hypercube, L = {part['L'][0]}"
             )
         else:
             axes.plot(part["rem_ratio"], part["ipr"], "o", color=style.TUNED, label="heads")
@@ -136,15 +138,10 @@ def _panel(
             s=size * scale, facecolors=colors if filled else "none", edgecolors=colors,
             linewidths=0.6,
         )  # fmt: skip
-    _few_ticks(axes.yaxis, places, 12)
-    _few_ticks(axes.xaxis, [str(head) for head in heads], 8)
+    few_ticks(axes.yaxis, places, 12)
+    few_ticks(axes.xaxis, [str(head) for head in heads], 8)
 
 
 def _ink(ratio: float, reach: float) -> str:
     """What can be read on the colour of a ratio: both ends of the scale are dark."""
     return "white" if abs(math.log(ratio)) > 0.55 * math.log(reach) else "black"
-
-
-def _few_ticks(axis: Any, names: list[str], most: int) -> None:
-    at = range(0, len(names), max(1, -(-len(names) // most)))
-    axis.set_ticks(list(at), labels=[style.escaped(names[i]) for i in at])

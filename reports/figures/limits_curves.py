@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from analyzer.views.view import View
 from reports import style
-from reports.figures.emergence import legend_above
+from reports.figures.legends import legend_above
+from reports.figures.lines import DASHES, MARKERS, colour, level
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 2)), (0, (6, 3)))
-_MARKERS = "os^Dv<>P"
-_GREY = "#555555"
 _MOST_NAMED = 8  # lines with a name of their own
 RATIOS = {
     "ratio_logit": "√max|S| over √(ln L)",
@@ -34,17 +32,17 @@ def length_sweep(view: View) -> Figure:
         plain = len(groups) > _MOST_NAMED
         axes.plot(
             part["L"], part["ratio"], linewidth=0.6 if plain else 1.2,
-            color=style.TUNED if plain else style.SERIES[i % len(style.SERIES)],
-            linestyle="-" if plain else _DASHES[i % len(_DASHES)],
-            marker=None if plain else _MARKERS[i % len(_MARKERS)],
+            color=style.TUNED if plain else colour(i),
+            linestyle="-" if plain else DASHES[i % len(DASHES)],
+            marker=None if plain else MARKERS[i % len(MARKERS)],
             label=None if plain else style.escaped(name),
         )  # fmt: skip
         if not plain and part["low"] != part["high"]:
             axes.fill_between(
-                part["L"], part["low"], part["high"], color=style.SERIES[i % len(style.SERIES)],
+                part["L"], part["low"], part["high"], color=colour(i),
                 alpha=0.1, lw=0,
             )  # fmt: skip
-    axes.axhline(1.0, color=_GREY, linewidth=0.8, linestyle=(0, (1, 1)), label="threshold")
+    level(axes, 1.0, "threshold")
     if not view.is_empty:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -112,7 +110,7 @@ def alpha_curve(view: View) -> Figure:
     axes.fill_between(alpha, lower, upper, color=style.DELTA, alpha=0.5, lw=0)
     axes.plot(alpha, upper, color=style.TUNED, linewidth=0.9, label="at most")
     axes.plot(alpha, lower, color=style.TUNED, linewidth=0.9, linestyle="--", label="at least")
-    axes.axhline(1.0, color=_GREY, linewidth=0.8, linestyle=(0, (1, 1)), label="threshold")
+    level(axes, 1.0, "threshold")
     if not view.is_empty:
         first = view.rows()[0]
         axes.axvline(first["lora_alpha"], color=style.INTRUDER, linestyle="-.", label="own alpha")

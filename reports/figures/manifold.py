@@ -1,12 +1,16 @@
-"""Figures of weight manifolds: total variation, orders, errors of fits."""
+"""Figures of weight manifolds: total variation, smoothness, orders, errors of fits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from analyzer.views.manifold import RULE_OF_THUMB
 from analyzer.views.manifold_fits import METHODS
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import few_ticks, panels
+from reports.figures.legends import legend_above
+from reports.figures.lines import MARKERS, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +33,11 @@ def total_variation(view: View) -> Figure:
     """One panel a kind of group: path lengths over a random order's mean, along the blocks."""
     kinds = list(view.groups("kind"))
     figure = style.new_figure(style.PAGE, 2.6)
-    panels = figure.subplots(
+    row = figure.subplots(
         1, max(1, len(kinds)), sharey=True, squeeze=False,
         width_ratios=[1 + len(set(part["block"])) for _, part in kinds] or None,
     )  # fmt: skip
-    for axes, (kind, part) in zip(panels[0], kinds, strict=False):
+    for axes, (kind, part) in zip(row[0], kinds, strict=False):
         at = _blocks(axes, part["block"])
         axes.vlines(at, part["after"], part["before"], color=style.NOISE, zorder=1)
         for column, look in MARKS.items():
@@ -41,11 +45,26 @@ def total_variation(view: View) -> Figure:
         axes.axhline(1.0, color=style.BASE, linestyle=":", linewidth=0.8, zorder=0)
         axes.set_xlabel(f"block ({style.escaped(kind)})")
         axes.margins(x=0.3 if len(set(at)) == 1 else 0.08)
-    panels[0][0].set_ylabel("total variation / random order's")
-    if kinds:
-        figure.legend(
-            *panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4
-        )
+    row[0][0].set_ylabel("total variation / random order's")
+    legend_above(figure, row[0][0], columns=4)
+    return figure
+
+
+def smoothness(view: View) -> Figure:
+    """How much of every group's order is not chance; rules at chance and at the rule of thumb."""
+    figure = style.new_figure(height=2.5)
+    axes = figure.subplots()
+    at = _blocks(axes, view.column("block"))
+    for n, kind in enumerate(dict.fromkeys(view.column("kind"))):
+        own = [i for i, row in enumerate(view.rows()) if row["kind"] == kind]
+        axes.plot(
+            [at[i] for i in own], [view.column("smoothness")[i] for i in own], linestyle="none",
+            marker=MARKERS[n % len(MARKERS)], color=colour(n), label=style.escaped(kind),
+        )  # fmt: skip
+    for y in (0.0, RULE_OF_THUMB):
+        axes.axhline(y, color=style.BASE, linestyle="--", linewidth=0.8, zorder=0)
+    axes.set(xlabel="block", ylabel="smoothness (0 = chance)")
+    legend_above(figure, axes, columns=3)
     return figure
 
 
@@ -63,11 +82,8 @@ def order(view: View) -> Figure:
 def fit_errors(view: View) -> Figure:
     """One panel a role: the error of each way to keep as many numbers, along the blocks."""
     roles = list(view.groups("role"))
-    columns = min(4, max(1, len(roles)))
-    rows = max(1, -(-len(roles) // columns))
-    figure = style.new_figure(style.PAGE, 0.5 + 1.45 * rows)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes, (role, part) in zip(panels.flat, roles, strict=False):
+    figure, grid = panels(len(roles), 4, 0.5, 1.45, sharey=True)
+    for axes, (role, part) in zip(grid.flat, roles, strict=False):
         at = _blocks(axes, part["block"])
         for method, look in LOOKS.items():
             chosen = [i for i, name in enumerate(part["method"]) if name == method]
@@ -76,20 +92,14 @@ def fit_errors(view: View) -> Figure:
             )
         axes.annotate(style.escaped(role), (0.04, 0.05), xycoords="axes fraction")
         axes.margins(y=0.25)
-    for axes in panels.flat[len(roles) :]:
-        axes.set_axis_off()
     figure.supxlabel("block", fontsize=8)
     figure.supylabel("relative error of the weights", fontsize=8)
-    if roles:
-        figure.legend(
-            *panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3
-        )
+    legend_above(figure, grid.flat[0], columns=3)
     return figure
 
 
 def _blocks(axes: Axes, names: list[str]) -> list[int]:
     """Places of blocks in their order, with at most eight of them named."""
     distinct = list(dict.fromkeys(names))
-    shown = range(0, len(distinct), max(1, -(-len(distinct) // 8)))
-    axes.set_xticks(list(shown), [style.escaped(distinct[i]) for i in shown])
+    few_ticks(axes.xaxis, distinct, 8)
     return [distinct.index(name) for name in names]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analyzer.views import spectra as views
-from analyzer.views.heat import role_order
+from analyzer.views.cells import role_order
 from analyzer.views.view import View
 from reports import style
+from reports.figures.legends import legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,6 +92,5 @@ def grid(view: View) -> Figure:
         axes.set_ylabel(style.escaped(role))
     figure.supxlabel("rank k", fontsize=8)
     figure.supylabel("singular value σ", fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    legend_above(figure, panels[0, 0], columns=3)
     return figure

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import panels
+from reports.figures.legends import legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,27 +26,18 @@ def alpha_by_depth(view: View) -> Figure:
     roles = list(dict.fromkeys(view.column("role")))
     if not roles:
         return style.new_figure()
-    across = min(_ACROSS, len(roles))
-    down = -(-len(roles) // across)
-    figure = style.new_figure(style.PAGE, 0.6 + 1.25 * down)
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.flat[len(roles) :]:
-        axes.set_visible(False)
-    for axes, (role, part) in zip(panels.flat, view.groups("role"), strict=False):
+    figure, grid = panels(len(roles), _ACROSS, 0.6, 1.25, sharex=True, sharey=True)
+    for axes, (role, part) in zip(grid.flat, view.groups("role"), strict=False):
         for n, series in enumerate(s for s in _LOOKS if s in part["series"]):
             rows = [i for i, name in enumerate(part["series"]) if name == series]
             column = {name: [values[i] for i in rows] for name, values in part.items()}
             _intervals(axes, column, series, 0.12 * n)
         axes.set_title(style.escaped(role), fontsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    for n, axes in enumerate(panels.flat[: len(roles)]):
-        # without a panel below, the ticks of a shared axis would be missing
-        axes.tick_params(labelbottom=n + across >= len(roles))
-    _robust_limits(view, panels[0, 0])
+    _robust_limits(view, grid[0, 0])
     figure.supxlabel("layer", fontsize=8)
     figure.supylabel("tail exponent α", fontsize=8)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    legend_above(figure, grid[0, 0], columns=2, at_right=True)
     return figure
 
 
@@ -91,6 +84,5 @@ def alpha_histogram(view: View) -> Figure:
             axes.stairs(counts, edges, fill=True, color=style.TUNED, alpha=0.2)
     axes.set(xlabel="tail exponent α", ylabel="matrices")
     axes.set_ylim(bottom=0)
-    if not view.is_empty:
-        figure.legend(loc="outside upper right", ncols=3)
+    legend_above(figure, axes, columns=3, at_right=True)
     return figure

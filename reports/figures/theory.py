@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.legends import legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def edge_law(view: View) -> Figure:
     axes.set(xlabel="largest eigenvalue of WWᵀ/n", ylabel="density")
     axes.set_ylim(bottom=0)
     axes.set_xlim(right=float(view.column("x")[-1]) * 1.01)
-    figure.legend(loc="outside upper center", ncols=2)
+    legend_above(figure, axes, columns=2)
     return figure
 
 

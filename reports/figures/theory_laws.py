@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import plain_log_ticks
+from reports.figures.legends import legend_above
+from reports.figures.lines import colour
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 CURVES: dict[str, dict[str, Any]] = {
@@ -16,16 +19,6 @@ CURVES: dict[str, dict[str, Any]] = {
     "printed bound": {"color": style.INTRUDER, "linestyle": ":"},
     "gap-aware bound": {"color": style.DELTA, "linestyle": "--"},
 }
-
-
-def _log_ticks(*axis: Axis) -> None:
-    """1, 2 and 5 of every decade, as plain numbers: ranges here are short."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    for one in axis:
-        one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        one.set_major_formatter("{x:g}")
-        one.set_minor_formatter(NullFormatter())
 
 
 def outliers(view: View) -> Figure:
@@ -39,18 +32,38 @@ def outliers(view: View) -> Figure:
         left.plot(theta, limit, ":", color=style.BASE, label="infinite size")
     left.axhline(view.parameters["σ₁(W0)"], color=style.BASE, linestyle="--", label="σ₁ of base")
     left.set(xlabel="strength θ", ylabel="singular value ρ", xscale="log", yscale="log")
-    right.plot(theta, view.column("alignment"), color=style.DELTA, label="with the update")
-    right.plot(
-        theta, view.column("maxcos"), "--", color=style.BASE, label="largest with the base (median)"
-    )
-    right.axhline(view.parameters["ε"], color=style.INTRUDER, linestyle=":", label="ε")
-    right.set(xlabel="strength θ", ylabel="|cosine|", xscale="log", ylim=(0, 1.02))
-    _log_ticks(left.xaxis, left.yaxis, right.xaxis)
+    plain_log_ticks(left.xaxis, left.yaxis)
+    _threshold(left, view)
+    _cosines(right, view)
     for axes in (left, right):
-        if view.parameters["θ*"] is not None:
-            axes.axvline(view.parameters["θ*"], color=style.INTRUDER, linestyle="-.", label="θ*")
         axes.legend()
     return figure
+
+
+def cosines(view: View) -> Figure:
+    """What the vector of an outlier resembles, against the strength."""
+    figure = style.new_figure(height=2.5)
+    axes = figure.subplots()
+    _cosines(axes, view)
+    legend_above(figure, axes, columns=2)
+    return figure
+
+
+def _cosines(axes: Axes, view: View) -> None:
+    theta = view.column("theta")
+    axes.plot(theta, view.column("alignment"), color=style.DELTA, label="with the update")
+    axes.plot(
+        theta, view.column("maxcos"), "--", color=style.BASE, label="largest with the base (median)"
+    )
+    axes.axhline(view.parameters["ε"], color=style.INTRUDER, linestyle=":", label="ε")
+    axes.set(xlabel="strength θ", ylabel="|cosine|", xscale="log", ylim=(0, 1.02))
+    plain_log_ticks(axes.xaxis)
+    _threshold(axes, view)
+
+
+def _threshold(axes: Axes, view: View) -> None:
+    if view.parameters["θ*"] is not None:
+        axes.axvline(view.parameters["θ*"], color=style.INTRUDER, linestyle="-.", label="θ*")
 
 
 def own_thresholds(view: View) -> Figure:
@@ -71,7 +84,7 @@ def own_thresholds(view: View) -> Figure:
         both = view.column("theta_star") + view.column("delta_spectral_norm")
         axes.plot([min(both), max(both)], [min(both), max(both)], "--", color=style.BASE)
         axes.set(xscale="log", yscale="log")
-        _log_ticks(axes.xaxis, axes.yaxis)
+        plain_log_ticks(axes.xaxis, axes.yaxis)
         axes.legend()
     axes.set(xlabel="predicted threshold θ*", ylabel="σ₁(ΔW)")
     return figure
@@ -96,11 +109,11 @@ def own_gradients(view: View) -> Figure:
     figure = style.new_figure()
     axes = figure.subplots()
     for i, (run, part) in enumerate(view.groups("run")):
-        colour = style.SERIES[i % len(style.SERIES)]
-        axes.fill_between(part["step"], part["low"], part["high"], color=colour, alpha=0.15,
+        own = colour(i)
+        axes.fill_between(part["step"], part["low"], part["high"], color=own, alpha=0.15,
                           linewidth=0)  # fmt: skip
         axes.plot(
-            part["step"], part["median"], color=colour, linestyle=("-", "--", ":", "-.")[i % 4],
+            part["step"], part["median"], color=own, linestyle=("-", "--", ":", "-.")[i % 4],
             label=style.escaped(run),
         )  # fmt: skip
     axes.set(xlabel="training step", ylabel="stable rank of the gradient")
@@ -128,7 +141,7 @@ def attention_phase(view: View, heads: View) -> Figure:
             axes.plot([r["norm"] for r in part], [r["log10_L"] for r in part],
                       linestyle="none", **look)  # fmt: skip
     axes.set(xlabel="norm Γ", ylabel="log₁₀ of the length L", xscale="log")
-    _log_ticks(axes.xaxis)
+    plain_log_ticks(axes.xaxis)
     axes.legend()
     return figure
 

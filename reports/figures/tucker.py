@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.legends import legend_above
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,8 +36,7 @@ def errors(view: View) -> Figure:
         axes.set(xlabel=f"error of log σ, quantiles {quantiles}")
         axes.set_yticks(range(len(names)), [style.escaped(name) for name in names])
         axes.set_xlim(left=0)
-    if names:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    legend_above(figure, panels[0], columns=2)
     return figure
 
 

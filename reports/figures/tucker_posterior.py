@@ -8,6 +8,8 @@ import numpy as np
 
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import few_ticks, panels
+from reports.figures.legends import legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,10 +41,8 @@ def surface(view: View) -> Figure:
             [qs.index(r["quantile"]) for r in part],
             linestyle="none", marker=mark, markersize=2, color="white",
         )  # fmt: skip
-    shown = range(0, len(xs), max(1, -(-len(xs) // 10)))
-    axes.set_xticks(list(shown), [f"{xs[i]:g}" for i in shown])
-    ticks = range(0, len(qs), max(1, -(-len(qs) // 6)))
-    axes.set_yticks(list(ticks), [f"{qs[i]:.2f}" for i in ticks])
+    few_ticks(axes.xaxis, [f"{x:g}" for x in xs], 10)
+    few_ticks(axes.yaxis, [f"{q:.2f}" for q in qs], 6)
     axes.set(xlabel=_x_label(view), ylabel="quantile of singular values")
     return figure
 
@@ -50,24 +50,17 @@ def surface(view: View) -> Figure:
 def slices(view: View) -> Figure:
     """One panel a quantile: mean, 95 % interval, and what was scanned."""
     parts = list(view.groups("quantile"))
-    columns = min(3, max(1, len(parts)))
-    rows = max(1, -(-len(parts) // columns))
-    figure = style.new_figure(style.PAGE, 0.35 + 1.6 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True)
-    for axes, (quantile, part) in zip(panels.flat, parts, strict=False):
+    figure, grid = panels(len(parts), 3, 0.35, 1.6, sharex=True)
+    for axes, (quantile, part) in zip(grid.flat, parts, strict=False):
         _slice(axes, part)
         axes.annotate(f"quantile {quantile:.2f}", (0.03, 0.97), xycoords="axes fraction", va="top")
         axes.margins(y=0.18)
         if not view.name.endswith("depth"):
             axes.set_xscale("symlog", linthresh=1)
             axes.xaxis.set_major_formatter("{x:g}")
-    for axes in panels.flat[len(parts) :]:
-        axes.set_axis_off()
     figure.supxlabel(_x_label(view), fontsize=8)
     figure.supylabel("log σ", fontsize=8)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    legend_above(figure, grid.flat[0], columns=4)
     return figure
 
 

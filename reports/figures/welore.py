@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from analyzer.views.heat import places
 from analyzer.views.view import View
 from reports import style
+from reports.figures.axes import few_ticks, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,14 +22,9 @@ def rank_bars(view: View) -> Figure:
     roles = list(dict.fromkeys(view.column("role")))
     if not roles:
         return style.new_figure()
-    across = min(_ACROSS, len(roles))
-    down = -(-len(roles) // across)
-    figure = style.new_figure(style.PAGE, 0.7 + 1.15 * down)
-    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    figure, grid = panels(len(roles), _ACROSS, 0.7, 1.15, sharex=True, sharey=True)
     every = places(view)
-    for axes in panels.flat[len(roles) :]:
-        axes.set_visible(False)
-    for n, (axes, (role, part)) in enumerate(zip(panels.flat, view.groups("role"), strict=False)):
+    for axes, (role, part) in zip(grid.flat, view.groups("role"), strict=False):
         for is_lrc in (True, False):
             rows = [i for i, lrc in enumerate(part["is_lrc"]) if lrc == is_lrc]
             axes.bar(
@@ -38,9 +34,7 @@ def rank_bars(view: View) -> Figure:
                 hatch=None if is_lrc else "////",
             )  # fmt: skip
         axes.set_title(style.escaped(role), fontsize=7)
-        step = max(1, -(-len(every) // 6))
-        axes.set_xticks(range(0, len(every), step), [style.escaped(p) for p in every[::step]])
-        axes.tick_params(labelbottom=n + across >= len(roles))
+        few_ticks(axes.xaxis, every, 6)
         axes.set_ylim(0, 1)
     figure.supxlabel("layer", fontsize=8)
     figure.supylabel("share of the rank kept", fontsize=8)
