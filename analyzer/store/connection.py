@@ -46,8 +46,11 @@ def writer(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def reader(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A hardened read-only connection: no files, no network, no configuration, no writes."""
+def reader(db: Path, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A hardened read-only connection: no files, no network, no configuration, no writes.
+
+    `threads` as many as there are cores unless given; with one, sums are always in the same order.
+    """
     if not db.exists():
         raise StoreError(
             "no such store", path=db, hint="run `analyzer scan PATH` first, or give --db FILE"
@@ -55,6 +58,8 @@ def reader(db: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = _retry(db, lambda: _attach(db, read_only=True))
     try:
         _check_schema(connection, db)
+        if threads is not None:
+            connection.execute(f"SET threads={threads:d}")
         connection.execute("SET enable_external_access=false")
         connection.execute("SET lock_configuration=true")
         yield connection

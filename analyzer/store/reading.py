@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store opened for reading; every query opens and closes the file, so writers get in."""
+    """A store opened for reading; every query opens and closes the file, so writers get in.
+
+    With `threads` = 1 the same query gives the same digits every time.
+    """
 
     db: Path
+    threads: int | None = None
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one query. Raises UsageError with DuckDB's message for a bad query."""
         import duckdb
         import pyarrow as pa
 
-        with reader(self.db) as connection:
+        with reader(self.db, self.threads) as connection:
             try:
                 relation = connection.sql(query, params=list(parameters) or None)
                 # None where the statement has no result

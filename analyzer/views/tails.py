@@ -96,7 +96,8 @@ def alpha_histogram(store: Store, checkpoint: str) -> View:
                    n / count(*) OVER (PARTITION BY short_side, long_side, seed)
             FROM shapes JOIN tail_null d USING (short_side, long_side, seed)),
         b AS (SELECT series, weight, least(floor(alpha / $4), floor($5 / $4) + 1) AS bin FROM every)
-        SELECT series, bin * $4 AS low, (bin + 1) * $4 AS high, sum(weight)::DOUBLE AS n
+        SELECT series, bin * $4 AS low, (bin + 1) * $4 AS high,
+               sum(weight::DECIMAL(18, 9))::DOUBLE AS n  -- exact, whatever the order
         FROM b WHERE series <> 'random' OR bin <= floor($5 / $4)
         GROUP BY series, bin ORDER BY list_position(['base', 'tuned', 'random'], series), bin
         """,
