@@ -26,6 +26,11 @@ class Scope:
     run: str | None = None
 
     @property
+    def focus(self) -> tuple[str, ...]:
+        """Checkpoints worth a figure of their own: of a run that is followed the last step."""
+        return self.shown[-1:] if self.run is not None else self.shown
+
+    @property
     def names(self) -> tuple[str, ...]:
         return (*((self.base,) if self.base else ()), *self.tuned)
 

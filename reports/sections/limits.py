@@ -43,7 +43,7 @@ _EQUATION = Equation(
 def section(store: Store, scope: Scope) -> Section | None:
     """None where no attention head was judged."""
     known = set(limits.checkpoints(store))
-    subject = next((name for name in (*scope.shown, scope.base) if name in known), None)
+    subject = next((name for name in (*scope.focus, scope.base) if name in known), None)
     if subject is None:
         return None
     source = limits.sources(store, subject)[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from analyzer.store.reading import Store
-from analyzer.views import compare, heat, spectra
+from analyzer.views import collection, compare, heat, history, spectra
 from reports.document import Column, Paragraph, Picture, Section, Table
 from reports.figures import heat as heat_figures
 from reports.figures import spectra as figures
@@ -12,6 +14,8 @@ from reports.scope import Scope
 from reports.sections.parts import pictures, present, spread
 
 MOST_GRIDS = 2  # a page each
+MOST_MAPS = 4
+MOST_RUNS = 6
 _COLUMNS = (
     Column("checkpoint", "checkpoint", text, is_number=False),
     Column("n_matrices", "matrices", whole),
@@ -42,7 +46,7 @@ def section(store: Store, scope: Scope) -> Section | None:
                 ("roy2007",),
             ),
         ),
-        tables=(Table(view, _COLUMNS, "The last step of every run. Medians over the matrices."),),
+        tables=(Table(view, _COLUMNS, "Medians over the matrices."),),
         pictures=_pictures(store, scope),
         metrics=("delta_fro_ratio", "stable_rank", "effective_rank", "storage_floor"),
     )
@@ -51,10 +55,21 @@ def section(store: Store, scope: Scope) -> Section | None:
 def _pictures(store: Store, scope: Scope) -> tuple[Picture, ...]:
     assert scope.base is not None
     found: list[Picture] = []
-    for name in scope.shown[:MOST_GRIDS]:
+    for name in scope.focus[:MOST_GRIDS]:
         found += pictures(spectra.grid(store, name, scope.base), figures.grid, name)
-    for name in scope.shown[:4]:
+    for name in scope.focus[:MOST_MAPS]:
         view = heat.heat(store, name, "intruder.delta_fro_ratio", (("side", "left"),))
         seen = f"Over the matrices: {spread(view.column('value'))}."
         found += pictures(view, heat_figures.heat, name, seen=seen)
+    runs = (scope.run,) if scope.run else tuple(runs_of(store, scope))[:MOST_RUNS]
+    for metric in ("intruder.delta_fro_ratio", "intruder.delta_effective_rank"):
+        view = history.history(store, runs, metric, (("side", "left"),))
+        found += pictures(view, heat_figures.history, metric)
     return tuple(found)
+
+
+def runs_of(store: Store, scope: Scope) -> list[str]:
+    """The runs that the scope's checkpoints are steps of, where more than one step is in it."""
+    rows = [row for row in collection.checkpoints(store).rows() if row["name"] in scope.tuned]
+    steps = Counter(row["run"] for row in rows if row["run"])
+    return [run for run, count in steps.items() if count > 1]

@@ -87,7 +87,7 @@ def _caption(subject: str) -> str:
 
 def _findings(store: Store, scope: Scope, subject: str) -> tuple[str, ...]:
     found = []
-    for name in (subject, *scope.shown[:3]):
+    for name in (subject, *scope.focus[:3]):
         rows = tails_summary.by_role(store, name).rows()
         alphas = present([row["alpha"] for row in rows])
         if alphas:
@@ -105,7 +105,7 @@ def _numbers(roles: View) -> tuple[Number, ...]:
 
 
 def _pictures(store: Store, scope: Scope, subject: str) -> tuple[Picture, ...]:
-    tuned = next(iter(scope.shown), subject)
+    tuned = next(iter(scope.focus), subject)
     matrix = _strongest(store, subject)
     found = [*pictures(tails.alpha_by_depth(store, tuned), figures.alpha_by_depth, tuned)]
     if matrix is not None:
