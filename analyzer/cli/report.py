@@ -27,7 +27,7 @@ TITLE = "Spectral analysis of checkpoints"
     "--latex", type=click.Path(path_type=Path), metavar="DIR",
     help="Also write tables, figures, macros, references, data and a main.tex into DIR.",
 )  # fmt: skip
-@click.option("--title", default=TITLE, show_default=True)
+@click.option("--title", default=TITLE, show_default=True, help="Title of the report.")
 @click.option(
     "--include", metavar="A,B", help="Only these sections (names of analyses) [all there are]."
 )
