@@ -1,4 +1,4 @@
-"""Numbers as they are printed: three significant digits, and never more than the error allows."""
+"""Numbers as they are printed: three significant digits."""
 
 from __future__ import annotations
 
@@ -34,23 +34,6 @@ def number(value: Any, digits: int = 3) -> str:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa}e{int(exponent)}"
     return f"{round(value, digits - 1 - magnitude):,.{max(0, digits - 1 - magnitude)}f}"
-
-
-def with_error(value: Any, error: Any) -> str:
-    """`2.31 ± 0.08`: two digits of the error, the value to the same place."""
-    if value is None or error is None or not math.isfinite(error) or error <= 0.0:
-        return number(value)
-    places = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{places}f} ± {error:.{places}f}"
-
-
-def interval(low: Any, high: Any) -> str:
-    """`2.9 to 3.6`, to the place that its width supports."""
-    if low is None or high is None:
-        return MISSING
-    width = high - low
-    places = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
-    return f"{low:.{places}f} to {high:.{places}f}"
 
 
 def percent(value: Any) -> str:

@@ -34,34 +34,20 @@ ALONE_WORDS = {
 }  # fmt: skip
 
 
+_CHECKPOINT = (
+    "kind", "step", "n_params", "n_matrices", "n_failed", "n_intruders", "n_compared",
+    "delta_fro_ratio", "delta_effective_rank", "median_alpha",
+)  # fmt: skip
+
+
 def checkpoint_rows(store: Store) -> list[dict[str, Any]]:
     """One row a checkpoint: matrices, intruders, size of the update, median alpha."""
-    return store.sql(
-        """
-        WITH i AS (
-            SELECT checkpoint_id, sum(n_intruders) AS intruders, count(*) AS compared,
-                   median(delta_fro_ratio) AS delta_ratio
-            FROM intruder JOIN matrix USING (matrix_id) WHERE side = 'left' GROUP BY ALL),
-        d AS (
-            SELECT checkpoint_id, median(effective_rank) AS erank
-            FROM spectrum_info JOIN matrix USING (matrix_id) WHERE kind = 'delta' GROUP BY ALL),
-        t AS (
-            SELECT checkpoint_id, median(alpha) AS alpha
-            FROM tail JOIN matrix USING (matrix_id)
-            WHERE kind = 'weight' AND tail.status = 'ok' GROUP BY ALL),
-        m AS (
-            SELECT checkpoint_id, count(*) AS matrices,
-                   count(*) FILTER (status NOT IN ('ok', 'zero_delta', 'new_module')) AS failed
-            FROM matrix GROUP BY ALL)
-        SELECT name AS checkpoint, kind, step, n_params, matrices AS n_matrices, failed AS n_failed,
-               intruders::BIGINT AS n_intruders, compared AS n_compared,
-               delta_ratio AS delta_fro_ratio, erank AS delta_effective_rank,
-               alpha AS median_alpha
-        FROM checkpoint LEFT JOIN m USING (checkpoint_id) LEFT JOIN i USING (checkpoint_id)
-             LEFT JOIN d USING (checkpoint_id) LEFT JOIN t USING (checkpoint_id)
-        ORDER BY kind <> 'base', run NULLS LAST, step, name
-        """
-    ).to_pylist()
+    from analyzer.views.collection import checkpoints
+
+    return [
+        {"checkpoint": row["name"]} | {column: row[column] for column in _CHECKPOINT}
+        for row in checkpoints(store).rows()
+    ]
 
 
 def layer_rows(store: Store, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:

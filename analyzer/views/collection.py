@@ -17,6 +17,9 @@ def checkpoints(store: Store) -> View:
             SELECT checkpoint_id, sum(n_intruders)::BIGINT AS n_intruders,
                    count(*) AS n_compared, median(delta_fro_ratio) AS delta_fro_ratio
             FROM intruder JOIN matrix USING (matrix_id) WHERE side = 'left' GROUP BY ALL),
+        d AS (
+            SELECT checkpoint_id, median(effective_rank) AS delta_effective_rank
+            FROM spectrum_info JOIN matrix USING (matrix_id) WHERE kind = 'delta' GROUP BY ALL),
         t AS (
             SELECT checkpoint_id, median(alpha) AS median_alpha
             FROM tail JOIN matrix USING (matrix_id)
@@ -27,12 +30,13 @@ def checkpoints(store: Store) -> View:
             FROM matrix GROUP BY ALL)
         SELECT c.name, c.kind, c.format, c.run, c.step, b.name AS base, c.n_params,
                coalesce(n_matrices, 0) AS n_matrices, coalesce(n_failed, 0) AS n_failed,
-               n_intruders, n_compared, delta_fro_ratio, median_alpha,
+               n_intruders, n_compared, delta_fro_ratio, delta_effective_rank, median_alpha,
                c.identity_sha256, c.checkpoint_id
         FROM checkpoint c
         LEFT JOIN checkpoint b ON b.checkpoint_id = c.base_checkpoint_id
         LEFT JOIN m ON m.checkpoint_id = c.checkpoint_id
         LEFT JOIN i ON i.checkpoint_id = c.checkpoint_id
+        LEFT JOIN d ON d.checkpoint_id = c.checkpoint_id
         LEFT JOIN t ON t.checkpoint_id = c.checkpoint_id
         ORDER BY c.kind <> 'base', c.run NULLS LAST, c.step, c.name
         """
@@ -41,8 +45,8 @@ def checkpoints(store: Store) -> View:
         "checkpoints",
         "Checkpoints",
         table,
-        "Intruders are summed and ‖ΔW‖_F/‖W0‖_F and alpha are medians over the matrices; "
-        "left singular vectors.",
+        "Intruders (left singular vectors) are summed; the size and effective rank of the update "
+        "and alpha are medians over the matrices.",
     )
 
 

@@ -17,7 +17,6 @@ KINDS = {
     "data_free": "upper bounds for every text, from weights alone",
     "spherical": "typical values of random tokens, no bound",
 }
-VERDICTS = ("certified", "effective", "borderline", "outside", "undecided")
 ORDER = "stack NULLS FIRST, layer, module, head"
 # The rows of a checkpoint's source; binds both. Layers are told apart by module where one number
 # names several attention layers.

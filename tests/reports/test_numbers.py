@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.numbers import interval, number, percent, plural, whole, with_error, yes_no
+from reports.numbers import number, percent, plural, whole, yes_no
 
 
 @pytest.mark.parametrize(
@@ -27,22 +27,7 @@ def test_what_is_printed_is_within_half_of_the_third_digit(value: float) -> None
     assert abs(printed - value) <= 0.5001 * 10.0 ** (math.floor(math.log10(abs(value))) - 2)
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "printed"),
-    [
-        (2.3147, 0.0812, "2.315 ± 0.081"), (2.3, 1.6, "2.3 ± 1.6"), (31.42, 12.0, "31 ± 12"),
-        (2.3, None, "2.30"), (2.3, 0.0, "2.30"), (None, 0.1, "–"),
-    ],
-)  # fmt: skip
-def test_no_more_digits_than_the_error_supports(
-    value: float | None, error: float | None, printed: str
-) -> None:
-    assert with_error(value, error) == printed
-
-
 def test_the_rest() -> None:
-    assert interval(2.9132, 3.6481) == "2.91 to 3.65"
-    assert interval(None, 1.0) == "–"
     assert percent(0.8731) == "87.3 %"
     assert whole(12345) == "12,345"
     assert (plural(1, "matrix", "matrices"), plural(2, "matrix", "matrices")) == (
